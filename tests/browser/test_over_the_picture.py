@@ -306,7 +306,9 @@ def test_the_part_that_a_hit_is_has_a_frame(open_page: Open, tmp_path: Path) -> 
         assert place(page, page.locator(".cs-part")) == pytest.approx([0.25, 0.25, 0.5, 0.5], abs=0.01)
 
 
-def test_the_tile_that_a_picture_is_found_by_has_a_frame(open_page: Open, tmp_path: Path) -> None:
+def test_the_tile_that_a_picture_is_found_by_has_a_frame_and_the_picture_has_parts(
+    open_page: Open, tmp_path: Path
+) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     image = Image.new("RGB", (1200, 800), COLOURS["grey"])
@@ -318,6 +320,44 @@ def test_the_tile_that_a_picture_is_found_by_has_a_frame(open_page: Open, tmp_pa
         page = opened(open_page, site, "blue name:a.png", "a.png")
         assert place(page, page.locator(".cs-part")) == pytest.approx([0.4, 0.4, 0.6, 0.6], abs=0.01)
         expect(page.locator(".cs-shot")).to_have_count(0)  # tiles are no shots
+        expect(page.get_by_role("button", name="Search with a part of the picture")).to_be_visible()
+        page.keyboard.press("r")
+        frame = page.get_by_role("application")
+        expect(frame).to_be_focused()
+        for key in ["ArrowRight"] * 20 + ["ArrowDown"] * 20:  # to the lower right corner, which is blue
+            page.keyboard.press(key)
+        page.keyboard.press("Enter")
+        until(page, "location.search.includes('xywh')")
+        settled(page)
+        row = row_of(site, "a.png")
+        assert asked(page)["q"] == f"like:{row}#xywh=600,400,600,400"  # of the whole picture, not of the tile
+        expect(page.locator(".cs-problem")).to_be_hidden()
+        expect(page.locator(".cs-tile[data-n='0']")).to_have_attribute("data-name", "a.png")
+
+
+@pytest.mark.parametrize(("size", "at"), [((6400, 400), (2800, 0)), ((400, 6400), (0, 4000))])
+def test_a_long_picture_opens_at_the_part_that_was_found(
+    open_page: Open, tmp_path: Path, size: tuple[int, int], at: tuple[int, int]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    image = Image.new("RGB", size, COLOURS["grey"])
+    image.paste(COLOURS["blue"], (*at, at[0] + 400, at[1] + 400))
+    image.save(photos / "long.png")
+    Image.new("RGB", (480, 360), COLOURS["red"]).save(photos / "b.png")
+    options = clipsearch.IndexOptions(regions=True)
+    with running([clipsearch.index(photos, encoder=FakeEncoder(), options=options).index]) as site:
+        page = opened(open_page, site, "blue name:long.png", "long.png")
+        frame, window = page.locator(".cs-part").bounding_box(), page.locator(".pswp").bounding_box()
+        assert frame is not None
+        assert window is not None
+        axis, side = ("x", "width") if size[0] > size[1] else ("y", "height")
+        middle = frame[axis] + frame[side] / 2  # type: ignore[literal-required]
+        assert middle == pytest.approx(window[side] / 2, abs=3)  # type: ignore[literal-required]
+        page = opened(open_page, site, "name:long.png", "long.png")  # found by nothing in it: from its beginning
+        whole = page.locator(".cs-over").bounding_box()
+        assert whole is not None
+        assert whole[axis] == pytest.approx(0, abs=1)  # type: ignore[literal-required]
 
 
 def test_an_animated_picture_has_a_strip_and_is_shown_as_a_picture(open_page: Open, tmp_path: Path) -> None:

@@ -280,6 +280,24 @@ def test_near_duplicates_are_folded_and_unfold(open_page: Open) -> None:
     assert asked(page)["unique"] == "0"
 
 
+def test_lists_of_everything_and_of_filters_leave_out_no_near_duplicate(open_page: Open) -> None:
+    page = open_page("/")
+    expect(page.locator(".cs-summary")).to_contain_text("18 pictures")
+    for query in ("name:*red*", "name:red* OR name:small*"):  # the page cannot tell of the second that it ranks nothing
+        ask(page, query)
+        expect(page.locator(".cs-summary")).to_contain_text("2 results")
+        assert set(shown(page)) == {"plain/red.jpg", "small red.png"}
+        expect(page.locator(".cs-others")).to_have_count(0)
+        page.keyboard.press("Escape")
+        page.keyboard.press("Control+a")
+        expect(page.locator(".cs-selection strong")).to_have_text("2 selected")
+        page.keyboard.press("Escape")
+    ask(page, "red")
+    expect(page.locator("text=Group near-duplicates")).to_be_checked()
+    expect(page.locator(f"{tile(page, 'plain/red.jpg')} .cs-others")).to_have_text("+1")
+    assert "small red.png" not in shown(page)
+
+
 def test_a_link_brings_back_what_it_shows(open_page: Open) -> None:
     page = open_page("/?q=folder%3Aplain+red&sort=path&all=1")
     expect(page.locator(".cs-query")).to_have_value("folder:plain red")

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.axe import axe_findings
 from tests.browser.conftest import PATIENCE_MS, Open
-from tests.browser.test_page import PHONE, ask, asked, first
+from tests.browser.test_page import PHONE, ask, asked, first, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=PATIENCE_MS)
@@ -224,6 +224,73 @@ def test_a_drawing_is_made_with_keys_and_the_dialog_keeps_the_focus(open_page: O
     page.keyboard.press("Enter")
     expect(page.locator(DIALOG)).to_be_hidden()
     expect(page.locator(".cs-chip img")).to_be_visible()
+
+
+def test_back_closes_the_sheet_only_and_forward_opens_it_with_its_drawing(open_page: Open) -> None:
+    page = open_page(**PHONE)
+    start = page.url
+    page.fill(".cs-query", "half a thought")
+    at = opened(page)
+    stroke(page, at(0.2, 0.3), at(0.8, 0.7))
+    ink = inked(page)
+    page.go_back()  # the first page of this tab: what is before it is not clipsearch
+    assert page.url == start
+    expect(page.locator(DIALOG)).to_be_hidden()
+    expect(page.locator(".cs-query")).to_have_value("half a thought")
+    page.go_forward()
+    expect(page.locator(DIALOG)).to_be_visible()
+    assert inked(page) == ink > 0
+    page.keyboard.press("Escape")
+    expect(page.locator(DIALOG)).to_be_hidden()
+    until(page, "!history.state?.sheet")
+
+    ask(page, "blue")
+    opened(page)
+    page.go_back()
+    expect(page.locator(DIALOG)).to_be_hidden()
+    expect(page.locator(".cs-query")).to_have_value("blue")
+    opened(page)
+    page.click(f"{DIALOG} .cs-main")
+    expect(page.locator(".cs-chip img")).to_be_visible()
+    page.go_back()  # what was asked before, and no sheet over it
+    expect(page.locator(".cs-chip")).to_be_hidden()
+    expect(page.locator(".cs-query")).to_have_value("blue")
+    expect(page.locator(DIALOG)).to_be_hidden()
+    page.go_back()
+    expect(page.locator(".cs-query")).to_have_value("")
+    assert page.url == start
+
+
+DROP = """() => new Promise((done) => {
+  const paper = document.createElement("canvas");
+  paper.width = paper.height = 64;
+  paper.toBlob((picture) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([picture], "a.png", { type: "image/png" }));
+    document.querySelector("dialog.cs-sketch").dispatchEvent(
+      new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+    done();
+  });
+})"""
+
+
+def test_a_sheet_that_was_reloaded_or_dropped_on_leaves_no_entry_behind(open_page: Open) -> None:
+    page = open_page("/")
+    ask(page, "blue")
+    opened(page)
+    page.reload()
+    page.wait_for_selector("#clipsearch[data-ready]")
+    expect(page.locator(DIALOG)).to_be_visible()
+    page.keyboard.press("Escape")
+    until(page, "!history.state?.sheet")
+    opened(page)
+    page.evaluate(DROP)
+    expect(page.locator(".cs-chip img")).to_be_visible()
+    expect(page.locator(DIALOG)).to_be_hidden()
+    page.go_back()
+    expect(page.locator(".cs-chip")).to_be_hidden()
+    expect(page.locator(".cs-query")).to_have_value("blue")
+    expect(page.locator(DIALOG)).to_be_hidden()
 
 
 def test_fingers_and_pens_draw(open_page: Open) -> None:

@@ -175,6 +175,16 @@ def test_who_prefers_less_motion_starts_it(open_page: Open, moving: list[Path]) 
         )
         page.keyboard.press("m")
         expect(page.locator(".cs-video")).to_have_count(0)  # it has played
+        page.keyboard.press("m")
+        until(page, "document.querySelector('.cs-video')?.readyState >= 2")
+        for _ in range(2):
+            picture, clip = (page.locator(one).bounding_box() for one in (".cs-over", ".cs-video"))
+            assert picture is not None
+            assert clip == pytest.approx(picture, abs=1)  # nothing jumps when it begins and ends
+            page.keyboard.press("z")  # also zoomed, and back
+            page.wait_for_timeout(400)
+        page.click(".cs-video")  # its controls are under the pointer
+        expect(page.locator(".cs-video")).to_have_count(0)
 
 
 def test_without_originals_there_is_no_moment(open_page: Open, moving: list[Path]) -> None:

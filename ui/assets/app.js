@@ -30,8 +30,10 @@ const everSent = new Map(); // by number, which the history of the browser keeps
 let lastPlace = null;
 let restoring = null; // where the gallery was, when somebody comes back to it
 let leaving = null; // what is to be done when the browser has gone back
+let onSheet = Boolean(history.state?.sheet); // whether the entry of the browser's history is that of the sheet of paper
 let running = null;
 let answered = null; // what the gallery shows the answer of
+const lists = new Set(); // queries of which only the answer told that they put nothing in an order of likeness
 let indexes = [];
 let together = null; // all of them, searched as one
 const served = (name) => (together?.name === name ? together : indexes.find((one) => one.name === name));
@@ -48,7 +50,7 @@ const file = make("input", { type: "file", accept: tables.accepted, hidden: true
 const chip = make("span.cs-chip", { hidden: true });
 const form = make("form.cs-search", { role: "search" }, icon("search"), chip, input,
   button("cs-plain.cs-star", "star", t("saved.title"), () => saved.show()),
-  button("cs-plain.cs-draw", "sketch", t("sketch.open"), () => sketch.show()),
+  button("cs-plain.cs-draw", "sketch", t("sketch.open"), () => openSheet()),
   button("cs-plain.cs-send", "picture", t("search.send"), () => file.click()), file);
 const filterButton = button("cs-plain.cs-filter", "filter", t("filters.title"), () => toggleFilters());
 filterButton.setAttribute("aria-expanded", "false");
@@ -91,7 +93,7 @@ const heading = make("h1.cs-unseen", {}, "clipsearch");
 header.prepend(heading);
 root.replaceChildren(header, filters, results, mapView, statusView, selection, progress, stage, toast, lost, drop);
 const help = new Help(root);
-const sketch = new Sketch(root, { search: (picture) => send(picture) });
+const sketch = new Sketch(root, { search: (picture) => send(picture), closed: leaveSheet });
 const saved = new Saved(root, {
   index: () => state.index,
   present: () => {
@@ -190,7 +192,7 @@ form.append(suggestions.list, suggestions.said);
 // ---- what is asked
 
 function question() {
-  const asked = { query: state.q, sort: state.sort, unique: state.unique, diverse: state.diverse, all: state.all };
+  const asked = { query: state.q, sort: state.sort, unique: state.unique && canGroup(state.q), diverse: state.diverse, all: state.all };
   if (state.index) asked.index = state.index;
   if (learns()) Object.assign(asked, state.up.length ? { like: state.up } : {}, state.down.length ? { unlike: state.down } : {});
   if (sent) asked.vector = sent.vector;
@@ -202,6 +204,9 @@ function question() {
 /** Whether thumbs move the answer: who only looks through pictures marks some, and does not lose the place. */
 const learns = () => Boolean(sent) || ranks(state.q);
 
+/** Whether near-duplicates can be hidden behind the best: nothing is the best of a list, which leaves out none. */
+const canGroup = (q, picture = sent) => Boolean(picture) || (ranks(q) && !lists.has(q));
+
 /** What the answer depends on: the same key, the same gallery. */
 function key() {
   const { index_id: _, ...asked } = question();
@@ -210,6 +215,7 @@ function key() {
 
 /** Change what is shown. `picture`: the one that was sent; `under`: what is opened lies over what was shown before. */
 function go(changes, { replace = false, picture = sent, under = false } = {}) {
+  if (!replace && sketch.isOpen) { sketch.dialog.close(); leaveSheet(); } // a picture was dropped on it
   if (leaving) { leaving.push(() => go(changes, { replace, picture, under })); return; }
   if ("q" in changes && changes.q !== state.q) changes = { up: [], down: [], view: "search", ...changes };
   if (!replace) { keepPlace(); map.restoring = null; }
@@ -220,9 +226,26 @@ function go(changes, { replace = false, picture = sent, under = false } = {}) {
   sent = picture;
   if (returns && answered?.key === key()) restoring = lastPlace;
   const kept = replace ? history.state : null;
-  const entry = { sent: sent?.number ?? 0, under: replace ? kept?.under ?? false : under, place: kept?.place };
+  const entry = { sent: sent?.number ?? 0, under: replace ? kept?.under ?? false : under, place: kept?.place, sheet: kept?.sheet };
   history[replace ? "replaceState" : "pushState"](entry, "", toAddress(state));
+  onSheet = Boolean(entry.sheet);
   draw();
+}
+
+/** Lay the sheet of paper over the page, with an entry of its own in the browser's history: Back closes it alone. */
+function openSheet() {
+  if (leaving) { leaving.push(openSheet); return; }
+  keepPlace();
+  history.pushState({ ...history.state, sheet: true }, "", toAddress(state));
+  onSheet = true;
+  sketch.show();
+}
+
+/** The sheet was closed: leave its entry, unless Back did that. */
+function leaveSheet() {
+  if (sketch.isOpen || leaving || !history.state?.sheet) return;
+  leaving = [];
+  history.back();
 }
 
 /** Note in the browser's history where the gallery is, for whoever comes back. */
@@ -254,7 +277,7 @@ function draw() {
 }
 
 async function ask() {
-  const asked = key();
+  const [asked, wanted] = [key(), question()];
   if (answered?.key === asked || running?.key === asked) {
     rated();
     gallery.marks();
@@ -270,8 +293,13 @@ async function ask() {
   const began = performance.now();
   try {
     const locate = open === null ? {} : { locate: open };
-    const answer = await api.search({ ...question(), ...locate, offset: 0, k: Gallery.first, timeline: true }, controller.signal);
+    const answer = await api.search({ ...wanted, ...locate, offset: 0, k: Gallery.first, timeline: true }, controller.signal);
     if (controller.signal.aborted) return;
+    if (wanted.unique && answer.hits.length && !isScored(answer.hits)) {
+      lists.add(wanted.query);
+      await ask();
+      return;
+    }
     if (gallery.index !== answer.index || (answered ?? answer).index_id !== answer.index_id) gallery.selected.clear();
     answered = { key: asked, ...answer };
     identities.set(state.index, answer.index_id).set(answer.index, answer.index_id);
@@ -327,15 +355,17 @@ function failed(error) {
   return true;
 }
 
+const isScored = (hits) => hits.some((hit) => typeof hit.score === "number");
+
 function drawSummary(took) {
   const { total, hidden, hits } = answered;
   const asksFor = state.q || sent;
-  const isScored = hits.length ? hits.some((hit) => typeof hit.score === "number") : Boolean(asksFor);
+  const scored = hits.length ? isScored(hits) : Boolean(asksFor);
   const byScore = sort.querySelector("[value=score]");
-  byScore.hidden = byScore.disabled = !isScored; // nothing is better than another then
-  sort.value = !isScored && state.sort === "score" ? "date" : state.sort;
-  unique.label.hidden = !isScored;
-  diverse.label.hidden = !isScored || state.sort !== "score";
+  byScore.hidden = byScore.disabled = !scored; // nothing is better than another then
+  sort.value = !scored && state.sort === "score" ? "date" : state.sort;
+  unique.label.hidden = !scored;
+  diverse.label.hidden = !scored || state.sort !== "score";
   summary.textContent = t(asksFor ? "summary.results" : "summary.pictures", { n: total, ms: Math.round(took) });
   summary.dataset.ms = Math.round(took);
   const allNotices = answered.notices.map((english, n) => ({ text: said(answered.sentences?.[n]) ?? english, why: answered.sentences?.[n]?.parts.why }));
@@ -368,7 +398,7 @@ async function offerNames() {
   if (sent || !WORDS.test(state.q) || asked.hits.some(({ band }) => band === "strong")) return;
   const query = state.q.trim().split(/\s+/).map((word) => `name:${quoted(word)}`).join(" ");
   try {
-    const { total } = await api.search({ query, ...(state.index ? { index: state.index } : {}), index_id: asked.index_id, unique: state.unique, offset: 0, k: 1 });
+    const { total } = await api.search({ query, ...(state.index ? { index: state.index } : {}), index_id: asked.index_id, offset: 0, k: 1 });
     if (answered !== asked || !total) return;
     named.replaceChildren(`${t("named.found", { n: total })} `, button("cs-link", null, t("named.show_title"), () => go({ q: query, id: null }), t("named.show")));
     named.hidden = false;
@@ -824,7 +854,7 @@ form.addEventListener("submit", (event) => {
 });
 /** Show what a saved search finds. */
 function openSaved({ query, sort, unique, diverse, all }) {
-  go({ q: query, sort, unique, diverse, all, up: [], down: [], view: "search", id: null }, { picture: null });
+  go({ q: query, sort, unique: canGroup(query, null) ? unique : state.unique, diverse, all, up: [], down: [], view: "search", id: null }, { picture: null });
 }
 
 /** Ask what the box says. */
@@ -930,6 +960,15 @@ addEventListener("pagehide", keepPlace);
 addEventListener("popstate", (event) => {
   for (const dialog of root.querySelectorAll("dialog[open]")) dialog.close(); // what it lay over is left
   const waiting = leaving ?? [];
+  const isSame = toAddress(fromAddress(location.search)) === toAddress(state) && (everSent.get(event.state?.sent) ?? null) === sent;
+  const isOfSheet = onSheet || event.state?.sheet;
+  onSheet = Boolean(event.state?.sheet);
+  if (onSheet) sketch.show();
+  if (isOfSheet && isSame) { // the page below it is as it was, with what was typed
+    leaving = null;
+    for (const act of waiting) act();
+    return;
+  }
   const was = { ...state, isLarge: leaving !== null || state.id !== null };
   leaving = null;
   state = fromAddress(location.search);
@@ -952,4 +991,5 @@ draw();
 status.poll();
 start.load();
 if (!state.q && matchMedia("(pointer: fine)").matches) input.focus({ preventScroll: true });
+if (onSheet) sketch.show(); // the page was loaded again under it
 root.dataset.ready = "1";

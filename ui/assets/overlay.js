@@ -7,7 +7,7 @@ import { t } from "./messages.js";
 const OPACITY = 0.6;
 
 /** The box of a view, "xywh=10,20,300,200" or "xywh=percent:0,0,50,50", in shares of the picture; null for others. */
-function boxOf({ view, width, height }) {
+export function boxOf({ view, width, height }) {
   const [, percent, ...sides] = /^xywh=(?:pixel:)?(percent:)?([\d.]+),([\d.]+),([\d.]+),([\d.]+)$/.exec(view ?? "") ?? [];
   if (!sides.length || (!percent && !width)) return null;
   return sides.map((side, n) => Number(side) / (percent ? 100 : n % 2 ? height : width));

@@ -15,7 +15,7 @@ const WIDTHS = [4, 14, 36, 80];
 const ERASER_BUTTON = 5; // the other end of a pen
 
 export class Sketch {
-  /** `on` has search(picture), with the drawing as a PNG file. */
+  /** `on` has search(picture), with the drawing as a PNG file, and closed(). */
   constructor(root, on) {
     this.on = on;
     this.lines = []; // in their order: {colour, points: [[x, y, width]]}; null where the paper was cleared
@@ -34,6 +34,7 @@ export class Sketch {
       make("p.cs-muted", {}, t("sketch.note")),
       make("div.cs-sheet", {}, this.paper, this.mark), this.where, this.tools(),
       make("div.cs-sketch-bar", {}, this.main, this.back, this.wipe));
+    this.dialog.addEventListener("close", () => this.on.closed());
     this.dialog.addEventListener("keydown", (event) => this.undoKey(event));
     this.paper.addEventListener("keydown", (event) => this.key(event));
     this.paper.addEventListener("blur", () => { this.mark.hidden = true; });

@@ -6,8 +6,8 @@ import { Crop } from "./crop.js";
 import { button, icon, make } from "./dom.js";
 import { baseName } from "./gallery.js";
 import { t } from "./messages.js";
-import { Overlay, surety } from "./overlay.js";
-import { Shots } from "./shots.js";
+import { boxOf, Overlay, surety } from "./overlay.js";
+import { placeOf, Shots } from "./shots.js";
 import { pictures } from "./tables.js";
 import PhotoSwipe from "./vendor/photoswipe.js";
 
@@ -268,12 +268,13 @@ export class Viewer {
     video.addEventListener("error", () => {
       if (this.video === video && this.stopVideo()) this.on.say(t("viewer.no_video"));
     });
-    this.put(video);
+    if (calm.matches) for (const name of ["pointerdown", "click"]) video.addEventListener(name, (event) => event.stopPropagation()); // for its controls
+    this.put(video, this.overlay.root); // exactly where its picture is, zoomed or not
   }
 
-  put(video) {
+  put(video, over = this.pswp.element) {
     this.video = video;
-    this.pswp.element.append(video);
+    over.append(video);
     this.drawBar();
   }
 
@@ -385,7 +386,7 @@ export class Viewer {
     } catch (error) { this.on.say(error.message); }
   }
 
-  /** Draw a rectangle to search by; not in a moment of a video, or a part of another file. */
+  /** Draw a rectangle to search by; not in a moment of a video, a page, an angle, or a part of another file. */
   toggleCrop() {
     if (this.crop.isOn) { this.crop.end(); return; }
     if (!this.canCrop) { this.on.say(t("crop.none")); return; }
@@ -395,7 +396,7 @@ export class Viewer {
     this.drawBar();
   }
 
-  get canCrop() { return !this.hit.view && !this.hit.member; }
+  get canCrop() { return placeOf(this.hit) === null && !this.hit.member; }
 
   /** Leave what is going on over the picture; whether anything was. */
   cancel() {
@@ -530,11 +531,15 @@ function isLong({ elementSize, panAreaSize }) {
   return Math.max(shape, 1 / shape) > LONG && Math.max(other, 1 / other) > MISMATCH;
 }
 
-/** A long picture is shown from its beginning. */
+/** A long picture is shown from its beginning; where a part of it was found, with that in the middle. */
 function startAt(slide) {
-  if (slide.zoomLevels.initial <= slide.zoomLevels.fit) return;
-  slide.pan.x = slide.bounds.min.x; // PhotoSwipe's minimum is where a picture begins
-  slide.pan.y = slide.bounds.min.y;
+  const { bounds, data, pan, panAreaSize, zoomLevels } = slide;
+  if (zoomLevels.initial <= zoomLevels.fit) return;
+  const part = data.hit && boxOf(data.hit);
+  for (const [n, [axis, side]] of [["x", slide.width], ["y", slide.height]].entries()) {
+    const middle = part && (part[n] + part[n + 2] / 2) * side * zoomLevels.initial;
+    pan[axis] = part ? bounds.correctPan(axis, panAreaSize[axis] / 2 - middle) : bounds.min[axis]; // where a picture begins
+  }
 }
 
 /** The wheel moves along a long picture; with Ctrl, it zooms there too. */
