@@ -166,6 +166,7 @@ _FIELDS = (
         ("wrote:harbour",),
         ("wrote:harbour",),
         "human humans manual",
+        Control("Caption by people", "harbour"),
     ),
     Field(
         "generated",
@@ -175,6 +176,7 @@ _FIELDS = (
         ("generated:harbour",),
         ("generated:harbour",),
         "machine automatic ai autocaption alt",
+        Control("Caption by a model", "harbour"),
     ),
     Field(
         "column",
