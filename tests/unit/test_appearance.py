@@ -238,7 +238,7 @@ def test_an_index_keeps_and_filters_them(tmp_path: Path) -> None:
 def test_pictures_of_older_indexes_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo("coffee").save(tmp_path / "old.jpg")
     encoder = FakeEncoder()
-    monkeypatch.setattr("clipsearch.indexer.build.asdict", lambda seen: {})
+    monkeypatch.setattr("clipsearch.indexer.rows.asdict", lambda seen: {})
     index_folder(tmp_path, encoder)
     with Collection(tmp_path / ".clipsearch", encoder=encoder) as photos:
         assert photos.search("is:photo") == []

@@ -38,7 +38,7 @@ def test_every_answer_tells_the_same_fields() -> None:
     }
     assert set(Picture.model_fields) == {*OF_PICTURE, "thumbnail", "moment", "kept", "where"}
     brief = {name for name, field in HIT_FIELDS.items() if field.is_brief}
-    assert set(Found.model_fields) == {*brief, "others", "words", "date", "index"}
+    assert set(Found.model_fields) == {*brief, "others", "words", "date", "index", "where"}
     assert next(csv.reader(io.StringIO(hits_csv([]).decode()))) == list(HIT_FIELDS)
     assert list(CSV_COLUMNS) == OF_PICTURE
     found = {**hit().to_dict(whole=True), "thumbnail": "/x"}
