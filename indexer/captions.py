@@ -19,12 +19,11 @@ from clipsearch.config import is_index
 from clipsearch.encoder import CaptionWriter, Encoder, captioner_of
 from clipsearch.errors import IndexNotFound
 from clipsearch.indexer.build import Progress, StopRequests
-from clipsearch.indexer.passes import COMMIT_PICTURES, COMMIT_S, Commits, forget, is_read_here, is_settled
-from clipsearch.indexer.retries import is_circumstance
+from clipsearch.indexer.passes import COMMIT_PICTURES, COMMIT_S, Commits, forget, is_read_here, is_settled, rows_of
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.places import is_unchanged
 from clipsearch.records import NO_BOX, ImageRecord, IntArray, Line, PixelArray, SkippedImage
-from clipsearch.store import LiveRows, Snapshot, open_live_rows, open_snapshot
+from clipsearch.store import Snapshot, open_snapshot
 from clipsearch.store.hashes import among, part_key
 from clipsearch.store.words import ReadPicture, WordFiles, check_sqlite
 
@@ -91,13 +90,6 @@ def caption_pictures(
     return run.report
 
 
-def forget_captions(index_dir: Path) -> bool:
-    """Forget all captions that models wrote; whether there were any. Raises: as `passes.forget`."""
-    if not is_index(index_dir):
-        raise IndexNotFound([index_dir])
-    return forget(index_dir, "captions")
-
-
 class _Pass:
     """One pass over a generation. Pictures are known by content: an index run may change the rows meanwhile."""
 
@@ -115,11 +107,7 @@ class _Pass:
         self._options = options
         self._notify = notify
         self.report = CaptionReport(snapshot.index_dir, encoder.name)
-        self._fragments: list[LiveRows] = [
-            open_live_rows(snapshot.index_dir, fragment, has_regions=snapshot.manifest.model.regions > 0)
-            for fragment in snapshot.manifest.fragments
-            if fragment.rows_file is not None
-        ]
+        self._fragments = rows_of(snapshot)
         self._attempts: dict[str, int] = {}
         self._todo = self._to_caption(snapshot)
         self._records: dict[int, ImageRecord] = {}  # those that are being read, by number
@@ -216,9 +204,7 @@ class _Pass:
         elif result.skip is not None:
             status, reason = result.skip
             report.skipped.append(SkippedImage(record.place, status, reason))
-            if status not in ("unreadable", "missing_extra"):  # these say nothing of the picture
-                attempts = self._attempts.get(key, 0) + is_circumstance(status, reason)
-                self._commits.done.append(ReadPicture(key, (), status, reason, attempts))
+            self._commits.skip(key, status, reason, self._attempts.get(key, 0))
         elif result.pixels is not None:
             self._waiting.append((key, result.pixels))
 

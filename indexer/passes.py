@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from clipsearch.config import is_index
 from clipsearch.errors import IndexLocked, IndexNotFound
 from clipsearch.indexer.retries import MOST_ATTEMPTS, is_circumstance
 from clipsearch.places import is_address
-from clipsearch.records import ImageRecord
-from clipsearch.store import Writer
+from clipsearch.records import ImageRecord, SkipStatus
+from clipsearch.store import LiveRows, Snapshot, Writer, open_live_rows
 from clipsearch.store.words import Kind, ReadPicture, add_words, with_words, words_of
 
 COMMIT_S = 30.0
@@ -30,6 +31,12 @@ class Commits:
         self._commit_pictures = commit_pictures
         self._last = time.monotonic()
         self.done: list[ReadPicture] = []
+
+    def skip(self, content_hash: str, status: SkipStatus, reason: str | None, attempts: int) -> None:
+        """Remember that a picture could not be read, unless that says nothing of it. `attempts`: earlier ones."""
+        if status not in ("unreadable", "missing_extra"):
+            attempts += is_circumstance(status, reason)
+            self.done.append(ReadPicture(content_hash, (), status, reason, attempts))
 
     def commit_if_due(self) -> None:
         """Commit if enough was found or enough time has passed; later, where an index run is writing."""
@@ -60,6 +67,16 @@ class Commits:
                 raise locked
 
 
+def rows_of(snapshot: Snapshot) -> list[LiveRows]:
+    """What a pass goes through: the rows of each fragment, without those of tiles.
+
+    Raises: CorruptIndex, StorageError.
+    """
+    has_regions = snapshot.manifest.model.regions > 0
+    fragments = [fragment for fragment in snapshot.manifest.fragments if fragment.rows_file is not None]
+    return [open_live_rows(snapshot.index_dir, fragment, has_regions=has_regions) for fragment in fragments]
+
+
 def is_read_here(root: Path, record: ImageRecord) -> bool:
     """Whether a pass reads a picture: not a row of a table, of which each look takes long, nor an object elsewhere."""
     is_in_table = record.member and not record.path.lower().endswith(".tar")
@@ -75,6 +92,8 @@ def is_settled(status: str, reason: str | None, attempts: int, *, retry_skipped:
 def forget(index_dir: Path, kind: Kind) -> bool:
     """Forget all words of a kind; whether there were any. Raises: IndexNotFound, IndexLocked, CorruptIndex,
     OutOfSpace."""
+    if not is_index(index_dir):
+        raise IndexNotFound([index_dir])
     with Writer(index_dir) as writer:
         manifest = writer.current()
         if manifest is None:

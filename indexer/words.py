@@ -26,7 +26,7 @@ from clipsearch.config import is_index
 from clipsearch.cores import available_cores, usable_memory
 from clipsearch.errors import IndexNotFound, MissingExtra, MissingFeature
 from clipsearch.indexer.build import Progress, StopRequests
-from clipsearch.indexer.passes import COMMIT_PICTURES, COMMIT_S, Commits, forget, is_read_here, is_settled
+from clipsearch.indexer.passes import COMMIT_PICTURES, COMMIT_S, Commits, forget, is_read_here, is_settled, rows_of
 from clipsearch.indexer.retries import MOST_ATTEMPTS, is_circumstance
 from clipsearch.indexer.subtitles import MARK, SubtitledVideo, videos_to_read
 from clipsearch.pictures.pdf import LEAST_LETTERS, MOST_PAGES, letters_in
@@ -34,7 +34,7 @@ from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.pictures.words import check_reader, longest_for, scaled
 from clipsearch.places import is_unchanged
 from clipsearch.records import TRAITS, ImageRecord, IntArray, Line, Preprocessing, SkippedImage, page_view
-from clipsearch.store import LiveRows, Snapshot, open_live_rows, open_snapshot
+from clipsearch.store import LiveRows, Snapshot, open_snapshot
 from clipsearch.store.hashes import among, name_key, part_key
 from clipsearch.store.words import ReadPicture, WordFiles, check_sqlite
 
@@ -98,7 +98,7 @@ def read_words(
     check_sqlite()
     started = time.monotonic()
     if options.again:
-        forget_words(index_dir)
+        forget(index_dir, "words")
     with open_snapshot(index_dir) as snapshot:
         run = _Pass(snapshot, options, progress)
         with StopRequests() as stop:
@@ -114,13 +114,6 @@ def read_words(
     return run.report
 
 
-def forget_words(index_dir: Path) -> bool:
-    """Forget all words; whether there were any. Raises: IndexNotFound, IndexLocked, CorruptIndex, OutOfSpace."""
-    if not is_index(index_dir):
-        raise IndexNotFound([index_dir])
-    return forget(index_dir, "words")
-
-
 class _Pass:
     """One pass over a generation. Pictures are known by content: an index run may change the rows meanwhile."""
 
@@ -130,11 +123,7 @@ class _Pass:
         self._options = options
         self._notify = notify
         self.report = ReadReport(snapshot.index_dir)
-        self._fragments: list[LiveRows] = [
-            open_live_rows(snapshot.index_dir, fragment, has_regions=snapshot.manifest.model.regions > 0)
-            for fragment in snapshot.manifest.fragments
-            if fragment.rows_file is not None
-        ]
+        self._fragments = rows_of(snapshot)
         self._attempts: dict[str, int] = {}
         self._links_inside = snapshot.manifest.links == "inside"
         self._can_read = options.command is not None or _has_reader()
@@ -357,9 +346,7 @@ class _Pass:
         if result.skip is not None:
             status, reason = result.skip
             report.skipped.append(SkippedImage(record.place, status, reason))
-            if status not in ("unreadable", "missing_extra"):  # these say nothing of the picture
-                attempts = self._attempts.get(content_hash, 0) + is_circumstance(status, reason)
-                self._commits.done.append(ReadPicture(content_hash, (), status, reason, attempts))
+            self._commits.skip(content_hash, status, reason, self._attempts.get(content_hash, 0))
             return
         if result.lines is None:
             report.passed_over += 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,21 +9,18 @@ import typer
 
 from clipsearch import config
 from clipsearch.cli.options import (
-    EXIT_INTERRUPTED,
     AllowPickleOption,
     CheckpointOption,
     IndexOption,
     JsonOption,
     ModelOption,
     notice,
-    print_json,
 )
-from clipsearch.cli.terminal import duration, progress_display, shown
+from clipsearch.cli.passes import end_interrupted, print_as_json, print_counts
+from clipsearch.cli.terminal import progress_display
 
 if TYPE_CHECKING:
     from clipsearch.indexer.captions import CaptionReport
-
-EXAMPLES = 3
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -70,11 +65,14 @@ def caption(
       clipsearch query generated:harbour
     """
     from clipsearch.indexer.api import encoder_for
-    from clipsearch.indexer.captions import CaptionOptions, caption_pictures, forget_captions
+    from clipsearch.indexer.captions import CaptionOptions, caption_pictures
+    from clipsearch.indexer.passes import forget as forget_all
 
     place = config.find_index(index)
     if forget:
-        print("Forgot all captions of models." if forget_captions(place) else "There were no captions to forget.")
+        print(
+            "Forgot all captions of models." if forget_all(place, "captions") else "There were no captions to forget."
+        )
         return
     encoder = encoder_for(place, model, checkpoint=checkpoint, allow_pickle=allow_pickle, notice=notice)
     options = CaptionOptions(again=again, retry_skipped=retry_skipped, workers=workers, timeout_s=timeout)
@@ -82,28 +80,20 @@ def caption(
         display = (lambda _: None) if quiet else stack.enter_context(progress_display())
         report = caption_pictures(place, encoder, options, display)
     if as_json:
-        body = dataclasses.asdict(report)
-        print_json({**body, "index": str(report.index), "pictures_per_s": round(report.pictures_per_s, 2)})
+        print_as_json(report)
     elif not quiet:
         _print_report(report)
     if report.interrupted:
-        print("Stopped. Finished work is kept. Continue with the same command, without --again.", file=sys.stderr)
-        raise typer.Exit(EXIT_INTERRUPTED)
+        end_interrupted("Continue with the same command, without --again.")
 
 
 def _print_report(report: CaptionReport) -> None:
-    parts = [f"{report.captioned:,} captioned"]
-    parts += [
-        f"{number:,} {what}"
-        for number, what in (
+    print_counts(
+        report,
+        f"{report.captioned:,} captioned",
+        [
             (report.known, "known from before"),
             (report.changed, "changed since they were indexed"),
             (report.not_read, "in tables or object storage, which are not captioned"),
-            (len(report.skipped), "skipped"),
-        )
-        if number
-    ]
-    rate = f" ({report.pictures_per_s:.1f} pictures/s)" if report.captioned else ""
-    print(f"{', '.join(parts)} in {duration(report.seconds)}{rate}")
-    for skip in report.skipped[:EXAMPLES]:
-        print(f"    {shown(skip.path)}: {shown(skip.reason)}")
+        ],
+    )

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipsearch import config
-from clipsearch.cli.options import EXIT_INTERRUPTED, IndexOption, JsonOption, print_json, quoted
-from clipsearch.cli.terminal import count, duration, progress_display, shown
+from clipsearch.cli.options import IndexOption, JsonOption, quoted
+from clipsearch.cli.passes import end_interrupted, print_as_json, print_counts
+from clipsearch.cli.terminal import count, progress_display
 
 if TYPE_CHECKING:
     from clipsearch.indexer.words import ReadReport
-
-EXAMPLES = 3
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -56,43 +53,36 @@ def read(
       clipsearch read --index ./photos --all
       clipsearch query 'text:"re16 tgk"'
     """
-    from clipsearch.indexer.words import ReadOptions, forget_words, read_words
+    from clipsearch.indexer.passes import forget as forget_all
+    from clipsearch.indexer.words import ReadOptions, read_words
 
     place = config.find_index(index)
     if forget:
-        print("Forgot all words." if forget_words(place) else "There were no words to forget.")
+        print("Forgot all words." if forget_all(place, "words") else "There were no words to forget.")
         return
     options = ReadOptions(all=read_all, again=again, retry_skipped=retry_skipped, workers=workers, timeout_s=timeout)
     with ExitStack() as stack:
         report = read_words(place, options, (lambda _: None) if quiet else stack.enter_context(progress_display()))
     if as_json:
-        body = dataclasses.asdict(report)
-        print_json({**body, "index": str(report.index), "pictures_per_s": round(report.pictures_per_s, 2)})
+        print_as_json(report)
     elif not quiet:
         _print_report(report)
     if report.interrupted:
         command = "clipsearch read" + (f" --index {quoted(index)}" if index is not None else "")
         command += " --all" if read_all else ""
-        print(f"Stopped. Finished work is kept. Continue with: {command}", file=sys.stderr)
-        raise typer.Exit(EXIT_INTERRUPTED)
+        end_interrupted(f"Continue with: {command}")
 
 
 def _print_report(report: ReadReport) -> None:
-    parts = [f"{report.read:,} read"]
-    parts += [
-        f"{number:,} {what}"
-        for number, what in (
+    print_counts(
+        report,
+        f"{report.read:,} read",
+        [
             (report.passed_over, "without words at a glance"),
             (report.known, "known from before"),
             (report.changed, "changed since they were indexed"),
-            (len(report.skipped), "skipped"),
-        )
-        if number
-    ]
-    rate = f" ({report.pictures_per_s:.1f} pictures/s)" if report.read + report.passed_over else ""
-    print(f"{', '.join(parts)} in {duration(report.seconds)}{rate}")
-    for skip in report.skipped[:EXAMPLES]:
-        print(f"    {shown(skip.path)}: {shown(skip.reason)}")
+        ],
+    )
     if report.lacking:
         pictures = count(report.lacking, "picture or page", "pictures and pages")
         print(f"{pictures} without a text layer not read. To read them: pip install 'clipsearch[ocr]'")

@@ -29,8 +29,9 @@ from clipsearch.cli.commands import load_command  # noqa: E402
 from clipsearch.cli.output import print_hit  # noqa: E402
 from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
 from clipsearch.errors import IndexNotFound, InvalidQuery, MissingFeature  # noqa: E402
+from clipsearch.indexer import passes  # noqa: E402
 from clipsearch.indexer.build import IndexOptions, Progress, index_folder  # noqa: E402
-from clipsearch.indexer.captions import CaptionOptions, caption_pictures, forget_captions  # noqa: E402
+from clipsearch.indexer.captions import CaptionOptions, caption_pictures  # noqa: E402
 from clipsearch.indexer.compact import compact  # noqa: E402
 from clipsearch.indexer.repair import repair  # noqa: E402
 from clipsearch.indexer.verify import verify  # noqa: E402
@@ -181,7 +182,7 @@ def test_a_second_run_captions_what_is_new_and_forgetting_forgets(photos: Path, 
     assert captions_of(index) == captions and verify(index).ok
     assert caption_pictures(index, encoder, options(again=True)).captioned == 5
     assert captions_of(index) == captions
-    assert forget_captions(index) and not forget_captions(index)
+    assert passes.forget(index, "captions") and not passes.forget(index, "captions")
     assert found(index, "generated:*") == []
     with open_snapshot(index) as snapshot:
         assert "captions" not in snapshot.manifest.writer_features
@@ -369,4 +370,4 @@ def test_a_model_that_cannot_is_told_which_can(photos: Path) -> None:
     with pytest.raises(MissingFeature, match=r"fake.* cannot write captions\. Name one .*open_clip:coca_ViT-B-32/"):
         caption_pictures(index, FakeEncoder())
     with pytest.raises(IndexNotFound):
-        forget_captions(photos)
+        passes.forget(photos, "captions")

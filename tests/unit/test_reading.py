@@ -21,7 +21,7 @@ from clipsearch.errors import IndexLocked, IndexNotFound
 from clipsearch.indexer import passes
 from clipsearch.indexer.build import IndexOptions, Progress, index_folder
 from clipsearch.indexer.verify import verify
-from clipsearch.indexer.words import ReadOptions, ReadReport, forget_words, read_words
+from clipsearch.indexer.words import ReadOptions, ReadReport, read_words
 from clipsearch.pictures import words as reader
 from clipsearch.pictures.words import longest_for
 from clipsearch.search.collection import Collection
@@ -91,8 +91,8 @@ def test_all_also_reads_what_seems_to_have_no_words_and_again_begins_anew(photos
     assert counts(read_words(index, options())) == (0, 0, 2, 0)
     assert counts(read_words(index, options(again=True))) == (1, 1, 0, 0)
     assert found(index, "text:total") == ["a.png"]
-    assert forget_words(index)
-    assert not forget_words(index)
+    assert passes.forget(index, "words")
+    assert not passes.forget(index, "words")
     assert found(index, "text:total") == []
     with open_snapshot(index) as snapshot:
         assert snapshot.manifest.writer_features == ()
@@ -237,7 +237,7 @@ def test_without_an_index_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(IndexNotFound):
         read_words(tmp_path, options())
     with pytest.raises(IndexNotFound):
-        forget_words(tmp_path)
+        passes.forget(tmp_path, "words")
 
 
 @pytest.mark.parametrize(
