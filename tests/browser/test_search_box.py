@@ -240,6 +240,31 @@ def test_searches_are_saved_opened_renamed_deleted_and_brought_back(open_page: O
     assert asked(other)["q"] == "name:3*"
 
 
+def test_an_answer_that_comes_late_takes_nothing_of_a_name_being_typed(open_page: Open, own: Site) -> None:
+    page = open_page("/?q=name:2*", at=own)
+    page.click(".cs-star")
+    page.press(f"{DIALOG} .cs-save-as input", "Enter")
+    expect(page.locator(f"{DIALOG} li")).to_have_count(1)
+    late: list[Route] = []
+    page.route(
+        "**/v1/searches*", lambda route: late.append(route) if route.request.method == "GET" else route.continue_()
+    )
+    page.press(f"{DIALOG} .cs-save-as input", "Enter")
+    page.click(f"{DIALOG} [title^=Rename]")
+    name = page.locator(f"{DIALOG} .cs-rename input")
+    name.press_sequentially("twos")
+    while not late:
+        page.wait_for_timeout(50)
+    with page.expect_response("**/v1/searches*"):
+        late.pop().continue_()
+    page.unroute("**/v1/searches*")
+    page.wait_for_timeout(200)
+    expect(name).to_have_value("twos")
+    expect(name).to_be_focused()
+    name.press("Enter")
+    expect(page.locator(f"{DIALOG} li strong")).to_have_text("twos")
+
+
 def test_a_saved_search_by_row_id_opens_where_several_indexes_are_searched(open_page: Open, tmp_path: Path) -> None:
     encoder = FakeEncoder()
     indexes: list[Path] = []

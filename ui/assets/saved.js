@@ -83,11 +83,11 @@ export class Saved {
 
   row(search) {
     const { name } = search;
-    if (this.renaming === name) return this.renamingRow(search);
+    if (this.renaming?.name === name) return this.renamingRow(search);
     return make("li", {},
       make("button.cs-saved-open", { type: "button", title: shown(search.query), dataset: { what: `open ${name}` }, onclick: () => { this.dialog.close(); this.on.open(search); } },
         icon("star"), make("span", {}, make("strong", {}, shown(name)), search.query === name ? null : make("span.cs-muted", {}, shown(search.query)))),
-      this.named(button("cs-plain", "pen", t("saved.rename_it", { name: shown(name) }), () => { this.renaming = name; this.draw(); this.dialog.querySelector(".cs-rename input").select(); }), `rename ${name}`),
+      this.named(button("cs-plain", "pen", t("saved.rename_it", { name: shown(name) }), () => { this.renaming = { name, called: name }; this.draw(); this.dialog.querySelector(".cs-rename input").select(); }), `rename ${name}`),
       this.named(button("cs-plain", "bin", t("saved.delete_it", { name: shown(name) }), () => this.act(async () => {
         const gone = await api.removeSearch({ ...this.where(), name });
         this.problem = `${t("saved.deleted", { name: shown(name) })} `;
@@ -104,7 +104,8 @@ export class Saved {
   }
 
   renamingRow({ name }) {
-    const input = make("input", { type: "text", maxLength: 100, value: name, autocomplete: "off", "aria-label": t("saved.new_name", { name: shown(name) }) });
+    const input = make("input", { type: "text", maxLength: 100, value: this.renaming.called, autocomplete: "off", "aria-label": t("saved.new_name", { name: shown(name) }), dataset: { what: "new name" } });
+    input.oninput = () => { this.renaming.called = input.value; }; // an answer that comes meanwhile draws the list anew
     const form = make("form.cs-rename", {}, input, make("button.cs-button", { type: "submit" }, t("saved.rename")),
       button("cs-plain", "close", t("saved.keep_name"), () => { this.renaming = null; this.draw(); }));
     form.onsubmit = (event) => {
