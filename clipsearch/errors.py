@@ -72,6 +72,10 @@ class ClipsearchError(Exception):
     def __str__(self) -> str:
         return Exception.__str__(self)  # a KeyError would put its message in quotes
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as it is: another process cannot make it again of its message alone."""
+        return _as_it_was, (type(self), self.args, dict(vars(self)))
+
     def fields(self) -> dict[str, Any]:
         """What the error carries beside its message, as far as JSON can: see `rebuilt`."""
         return {name: value for name, value in vars(self).items() if _is_plain(value)}
@@ -79,6 +83,13 @@ class ClipsearchError(Exception):
     def sentences(self) -> tuple[object, ...]:
         """What its message is made of, where that can be said in other languages."""
         return tuple(part for part in self.args if isinstance(part, Sentence))
+
+
+def _as_it_was(kind: type[ClipsearchError], args: tuple[object, ...], fields: dict[str, Any]) -> ClipsearchError:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(fields)
+    return error
 
 
 def _is_plain(value: object) -> bool:
@@ -92,12 +103,8 @@ def rebuilt(kind: str, message: str, fields: Mapping[str, Any]) -> ClipsearchErr
     found = globals().get(kind)
     if not (isinstance(found, type) and issubclass(found, ClipsearchError)):
         return None
-    error = found.__new__(found)
-    error.args = (message,)
-    for name, value in fields.items():
-        if name.isidentifier() and not hasattr(ClipsearchError, name):
-            setattr(error, name, value)
-    return error
+    told = {name: value for name, value in fields.items() if name.isidentifier() and not hasattr(ClipsearchError, name)}
+    return _as_it_was(found, (message,), told)
 
 
 class IndexWarning(UserWarning):
