@@ -1,9 +1,10 @@
 """Many vectors as shards: built in bounded memory one after another, then queried from disk and from memory.
 
-Vectors are synthetic: around random centres, so that neighbours mean something, made block by block and never all at
-once. Each shard is built and tuned in a process of its own, by the code that builds the segments of an index, and
-searched by the code that searches them. True neighbours come from a pass over all vectors as they are made. Prints a
-table, and with --json writes the numbers, also each shard's time for each query, which `scale_sim.py` takes.
+Vectors are synthetic: with --like, between vectors of real pictures and their neighbours (`real_vectors.py`), in the
+directions in which these vary most; otherwise around random centres. They are made block by block, never all at once.
+Each shard is built and tuned in a process of its own, by the code that builds the segments of an index, and searched by
+the code that searches them. True neighbours come from a pass over all vectors as they are made. Prints a table, and
+with --json writes the numbers, also each shard's time for each query, which `scale_sim.py` takes.
 
 20 million rows of 512 dimensions take 24 GB of disk: --rows 20000000 --shards 20 --dim 512.
 """
@@ -29,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import machine
+from benchmarks.real_vectors import between, sentences
 from clipsearch.records import FloatArray, IntArray, IvfParameters
 from clipsearch.vectors import VectorSegment, VectorsFile, empty_result, merge, top_k, write_vectors
 from clipsearch.vectors.inverted import build_ivf
@@ -49,14 +51,39 @@ class Made:
     ivf: IvfParameters
 
 
-def blocks_of(first: int, rows: int, dim: int, centres: FloatArray) -> Iterator[tuple[IntArray, FloatArray]]:
+class AroundCentres:
+    """Random centres, one for so many rows, and noise around them: neighbours mean something, but the noise has as many
+    directions as the vectors have numbers, so that more lists must be visited than for real pictures."""
+
+    def __init__(self, rows: int, dim: int) -> None:
+        rng = np.random.default_rng(1)
+        self._centres = unit(rng.standard_normal((max(50, rows // ROWS_PER_CENTRE), dim)))
+
+    def draw(self, rng: np.random.Generator, count: int) -> FloatArray:
+        drawn = self._centres[rng.integers(0, len(self._centres), count)]
+        dim = drawn.shape[1]
+        return unit(drawn + (0.9 / np.sqrt(dim)) * rng.standard_normal((count, dim), np.float32))
+
+
+class LikeReal:
+    """Between real vectors and their neighbours, in the first `dim` directions in which real ones vary."""
+
+    def __init__(self, real: FloatArray, dim: int) -> None:
+        self.directions = np.linalg.svd(real.T @ real)[0][:, :dim].astype(np.float32)
+        self._real = unit(real @ self.directions)
+
+    def draw(self, rng: np.random.Generator, count: int) -> FloatArray:
+        return between(self._real, rng, count)
+
+
+Source = AroundCentres | LikeReal
+
+
+def blocks_of(first: int, rows: int, source: Source) -> Iterator[tuple[IntArray, FloatArray]]:
     """Vectors `first` and on, the same each time. Shapes: (B,), (B, dim)."""
     for start in range(first, first + rows, BLOCK):
         size = min(BLOCK, first + rows - start)
-        rng = np.random.default_rng([7, start])
-        drawn = centres[rng.integers(0, len(centres), size)]
-        drawn = drawn + (0.9 / np.sqrt(dim)) * rng.standard_normal((size, dim), np.float32)
-        yield np.arange(start, start + size), unit(drawn)
+        yield np.arange(start, start + size), source.draw(np.random.default_rng([7, start]), size)
 
 
 def unit(rows: FloatArray) -> FloatArray:
@@ -103,6 +130,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="of each kind")
     parser.add_argument("--cold", type=int, default=10, help="queries with nothing in memory")
     parser.add_argument("--place", type=Path, help="where to put the files (default: a temporary folder)")
+    parser.add_argument("--like", type=Path, help="vectors of real pictures, .npy, by `real_vectors.py`")
+    parser.add_argument("--data", type=Path, help="with --like: WebDataset tars, whose captions are asked as sentences")
     parser.add_argument("--code", help="how vectors are coded, as FAISS names it, such as RaBitQfs (default: by rows)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
@@ -120,6 +149,8 @@ def main() -> None:
             arguments.queries,
             arguments.cold,
             code=arguments.code,
+            like=arguments.like,
+            data=arguments.data,
         )
     finally:
         shutil.rmtree(place)
@@ -129,12 +160,23 @@ def main() -> None:
 
 
 def measure(
-    place: Path, rows: int, shards: int, dim: int, count: int, cold: int, *, code: str | None
+    place: Path,
+    rows: int,
+    shards: int,
+    dim: int,
+    count: int,
+    cold: int,
+    *,
+    code: str | None,
+    like: Path | None,
+    data: Path | None,
 ) -> dict[str, Any]:
-    rng = np.random.default_rng(1)
-    centres = unit(rng.standard_normal((max(50, rows // ROWS_PER_CENTRE), dim)))
+    source = AroundCentres(rows, dim) if like is None else LikeReal(np.load(like), dim)
     bounds = [rows * n // shards for n in range(shards + 1)]
-    queries = questions(bounds, dim, centres, count)
+    queries = questions(bounds, dim, source, count)
+    if isinstance(source, LikeReal) and like is not None and data is not None:
+        asked = unit(sentences(data, like.parent, count) @ source.directions)
+        queries = np.concatenate([queries[:count], asked])
     best = empty_result(len(queries), K)
     places: list[Path] = []
     made: list[Made] = []
@@ -146,7 +188,7 @@ def measure(
 
         def parts(first: int = bounds[n], size: int = bounds[n + 1] - bounds[n]) -> Iterator[Any]:
             nonlocal best
-            for ids, vectors in blocks_of(first, size, dim, centres):
+            for ids, vectors in blocks_of(first, size, source):
                 best = merge([best, top_k(queries @ vectors.T, ids, K)], K)
                 yield ids, np.zeros((len(ids), 2), np.int64), vectors
 
@@ -194,6 +236,7 @@ def measure(
         "rows": rows,
         "shards": shards,
         "dim": dim,
+        "like": None if like is None else like.stem,
         "build_s": sum(one.build_s for one in made),
         "most_memory_mb": max(one.own_mb for one in made),
         "bytes_per_vector": total / rows,
@@ -214,8 +257,8 @@ def measure(
     return result
 
 
-def questions(bounds: list[int], dim: int, centres: FloatArray, count: int) -> FloatArray:
-    """Vectors near one of the collection, as pictures are, then between three, as sentences are.
+def questions(bounds: list[int], dim: int, source: Source, count: int) -> FloatArray:
+    """Vectors near one of the collection, as pictures are, then between three, as sentences are (as in tuning).
 
     Shape: (2 * count, dim)."""
     rng = np.random.default_rng(2)
@@ -224,7 +267,7 @@ def questions(bounds: list[int], dim: int, centres: FloatArray, count: int) -> F
     read = []
     for n in rng.choice(len(starts), min(len(starts), BLOCKS_ASKED), replace=False):
         start, last = starts[n]
-        ((_, vectors),) = blocks_of(start, min(BLOCK, last - start), dim, centres)
+        ((_, vectors),) = blocks_of(start, min(BLOCK, last - start), source)
         read.append(vectors[rng.choice(len(vectors), min(len(vectors), count), replace=False)])
     known = np.concatenate(read)
     one, *three = (known[rng.choice(len(known), count)] for _ in range(4))
