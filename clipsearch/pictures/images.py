@@ -481,7 +481,13 @@ class PictureFile:
                 raise UnreadablePicture(self.path, error.status, error.reason) from error
 
     def frame_at(self, time_s: float, preprocessing: Preprocessing) -> Picture:
-        """What a video or an animated picture shows at a moment, a document on a page, as `decode` gives a picture."""
+        """What a video or an animated picture shows at a moment, a document on a page, a model from an angle: to an
+        encoder, what an index of it has seen."""
+        if self.kind in ("PDF", "MESH"):
+            number = max(1, int(time_s))
+            read, seen, _ = self.read_pages(preprocessing, after=number - 1, most=1)
+            if [page.number for page in read.pages] == [number]:  # not one that is blank
+                return Picture(seen, *read.pages[0].size, PictureMetadata(self.kind), None)
         if self.kind not in IN_PARTS:
             image = self._animated_at(time_s)
             size = image.size

@@ -82,6 +82,7 @@ class DecodeTask:
     start_s: float | None = None  # of a video: after which moment, and nothing is hashed; None: from the beginning.
     # Of a document, after which page; where one place in it is asked for, which page
     most: int | None = None  # frames or pages of a part; None: as many as there is room for
+    alone: bool = False  # of a video, document or model: one picture, of its beginning or of `start_s`
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,6 +478,8 @@ class _Worker:
             message["start_s"] = task.start_s
         if task.most is not None:
             message["most"] = task.most
+        if task.alone:
+            message["alone"] = True
         if task.crop is not None:
             message["crop"] = str(task.crop)
         # A process that died still has its last answers in the pipe; after them comes the end of its stdout.

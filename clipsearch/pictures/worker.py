@@ -217,6 +217,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                         file.path, "not_a_picture", f"{what} in an archive, which nobody reads there"
                     )
                 pieces = settings["pieces"]
+                in_parts = pieces and not task.get("alone")
                 if task["mode"] == "describe":
                     send(results, {"read": True})
                     about = file.describe(preprocessing, max_pixels=max_pixels, pieces=pieces)
@@ -247,18 +248,18 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                     shown = file.frame_at(task["start_s"], preprocessing)
                     slots[task["slot"], :1] = shown.pieces
                     result |= {"width": shown.width, "height": shown.height, "pieces": 1}
-                elif task["mode"] == "decode" and file.kind in IN_PARTS and (pieces or "start_s" in task):
+                elif task["mode"] == "decode" and file.kind in IN_PARTS and ("start_s" in task or in_parts):
                     send(results, {"read": True})
                     start_s = task.get("start_s", -1.0)
                     slot = slots[task["slot"]][: task.get("most")]
-                    if pieces and file.kind == "VIDEO":
-                        result |= _read_part(file, preprocessing, slot, start_s)
-                    elif pieces:
-                        result |= _read_pages(file, preprocessing, slot, int(start_s))
-                    else:
+                    if not in_parts:
                         shown = file.frame_at(start_s, preprocessing)
                         slots[task["slot"], :1] = shown.pieces
                         result |= {"width": shown.width, "height": shown.height, "pieces": 1}
+                    elif file.kind == "VIDEO":
+                        result |= _read_part(file, preprocessing, slot, start_s)
+                    else:
+                        result |= _read_pages(file, preprocessing, slot, int(start_s))
                 elif task["mode"] == "decode":
                     send(results, {"read": True})
                     crop = read_crop(task["crop"]) if "crop" in task else None

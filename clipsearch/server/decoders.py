@@ -51,12 +51,12 @@ class Decoders:
     def read(
         self, path: str | os.PathLike[str], crop: Crop | None = None, *, start_s: float | None = None
     ) -> DecodeResult:
-        """Decode the picture at `path`, or a part of it, as `preprocessing` wants it; or what a video shows at a
-        moment, unhashed.
+        """Decode the picture at `path`, or a part of it, as `preprocessing` wants it: of a video its first frame, of a
+        document its first page. Or what a video shows at a moment, unhashed.
 
         Raises: UnreadablePicture.
         """
-        return self._result(DecodeTask(0, os.fspath(path), crop=crop, start_s=start_s))
+        return self._result(DecodeTask(0, os.fspath(path), crop=crop, start_s=start_s, alone=True))
 
     def look(
         self, path: str | os.PathLike[str], longest: int, *, start_s: float | None = None

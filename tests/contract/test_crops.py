@@ -14,6 +14,7 @@ import anyio
 import httpx
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
@@ -22,7 +23,7 @@ from PIL import Image, ImageDraw
 import clipsearch
 from clipsearch import Collection, RemoteCollection
 from clipsearch.errors import ClipsearchError, InvalidQuery, MalformedQuery, UnreadablePicture
-from clipsearch.pictures.images import open_picture, prepare, read_picture
+from clipsearch.pictures.images import PictureFile, open_picture, prepare, read_picture
 from clipsearch.query.crops import Crop, OutsidePicture, picture_file, read_crop, split_crop
 from clipsearch.records import Preprocessing
 from clipsearch.server.engine import Engine
@@ -32,7 +33,9 @@ from clipsearch.server.routes import Service
 from tests.support.collections import serving
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.fake_main import DIM
+from tests.support.pdfs import coloured
 from tests.support.pictures import picture, plain, scene
+from tests.support.videos import colours, write_video
 
 PREPROCESSING = Preprocessing(64, 64, (0.5,) * 3, (0.5,) * 3, "bicubic", "squash")
 BLUE = "20,20,60,40"  # where `quilt` is blue
@@ -255,6 +258,39 @@ def test_uploads(both: tuple[Collection, RemoteCollection, str]) -> None:
         for wrong, status in (("1,2", 400), ("900,0,10,10", 422)):
             answer = httpx.post(f"{url}{route}", files={"image": ("a.png", as_png(quilt()))}, data={"xywh": wrong})
             assert answer.status_code == status and "xywh=" in answer.json()["message"]
+
+
+def write_parts(folder: Path) -> list[Path]:
+    """A video, a document and a 3-D model, whose parts differ."""
+    write_video(folder / "scenes.mp4", colours(("red", "green", "blue", "yellow")), seconds=1.0)
+    (folder / "pages.pdf").write_bytes(coloured([COLOURS["red"], COLOURS["blue"]]))
+    flat = trimesh.creation.box((2.0, 1.0, 0.2))
+    flat.visual = trimesh.visual.ColorVisuals(flat, face_colors=[[255, 0, 0, 255]] * 6 + [[0, 0, 255, 255]] * 6)
+    flat.export(folder / "model.ply")
+    return [folder / name for name in ("scenes.mp4", "pages.pdf", "model.ply")]
+
+
+def test_what_has_parts_is_its_first_one_through_every_door(
+    both: tuple[Collection, RemoteCollection, str], tmp_path: Path
+) -> None:
+    local, remote, _ = both
+    for path in write_parts(tmp_path):
+        told = local.encode_picture(path)
+        assert np.allclose(remote.encode_picture(path), told, atol=1e-5), path.name
+        assert [(hit.record.row_id, round(hit.score, 4)) for hit in remote.search(path, 3, all=True)] == [
+            (hit.record.row_id, round(hit.score, 4)) for hit in local.search(path, 3, all=True)
+        ]
+
+
+@pytest.mark.parametrize("name", ["pages.pdf", "model.ply"])
+def test_a_page_is_to_a_query_what_an_index_has_seen(tmp_path: Path, name: str) -> None:
+    write_parts(tmp_path)
+    with PictureFile(tmp_path / name) as file:
+        read, seen, _ = file.read_pages(PREPROCESSING, after=0, most=2)
+        assert [page.number for page in read.pages] == [1, 2] and not np.array_equal(seen[0], seen[1])
+        for number in (1, 2):
+            assert np.array_equal(file.frame_at(number, PREPROCESSING).pieces[0], seen[number - 1])
+        assert np.array_equal(file.decode(PREPROCESSING).pieces[0], seen[0])
 
 
 WRONG: list[tuple[Callable[[Collection], str], type[ClipsearchError], str]] = [
