@@ -110,26 +110,17 @@ def interpolated(real: Path, cache: Path, rows: int) -> Path:
     rng = np.random.default_rng(rows)
     for start in range(len(source), rows, BLOCK_ROWS):
         count = min(BLOCK_ROWS, rows - start)
-        mixed = between(source, rng, count)
+        ours = source[np.sort(rng.choice(len(source), count, replace=count > len(source)))]
+        pool = source[np.sort(rng.choice(len(source), min(NEIGHBOURS_FROM, len(source)), replace=False))]
+        near = np.argpartition(-(ours @ pool.T), 10, axis=1)[np.arange(count), rng.integers(0, 10, count)]
+        share = rng.random((count, 1), np.float32)
+        mixed = ours * (1 - share) + pool[near] * share
+        mixed += rng.standard_normal(mixed.shape, np.float32) * (NOISE / math.sqrt(mixed.shape[1]))
+        mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
         vectors[start : start + count] = mixed[rng.permutation(count)]
     vectors.flush()
     part.rename(path)
     return path
-
-
-def between(source: FloatArray, rng: np.random.Generator, count: int) -> FloatArray:
-    """Vectors at random places between those of `source` and one of their ten nearest of some others, with noise.
-
-    Shapes: source (N, D), result (count, D) float32, unit L2.
-    """
-    ours = source[np.sort(rng.choice(len(source), count, replace=count > len(source)))]
-    pool = source[np.sort(rng.choice(len(source), min(NEIGHBOURS_FROM, len(source)), replace=False))]
-    near = np.argpartition(-(ours @ pool.T), 10, axis=1)[np.arange(count), rng.integers(0, 10, count)]
-    share = rng.random((count, 1), np.float32)
-    mixed = ours * (1 - share) + pool[near] * share
-    mixed += rng.standard_normal(mixed.shape, np.float32) * (NOISE / math.sqrt(mixed.shape[1]))
-    mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-    return mixed
 
 
 def _tars(data: Path, pattern: str) -> list[Path]:

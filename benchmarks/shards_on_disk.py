@@ -30,13 +30,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import machine
-from benchmarks.real_vectors import between, sentences
+from benchmarks.real_vectors import NOISE, sentences
 from clipsearch.records import FloatArray, IntArray, IvfParameters
 from clipsearch.vectors import VectorSegment, VectorsFile, empty_result, merge, top_k, write_vectors
 from clipsearch.vectors.inverted import build_ivf
 
 BLOCK = 16_384
 ROWS_PER_CENTRE = 2_000
+NEIGHBOURS = 10
 K = 10
 BLOCKS_ASKED = 16  # of which queries are made
 
@@ -66,14 +67,22 @@ class AroundCentres:
 
 
 class LikeReal:
-    """Between real vectors and their neighbours, in the first `dim` directions in which real ones vary."""
+    """Between real vectors and one of their ten nearest, with noise of length 0.1, in the first `dim` directions in
+    which real ones vary."""
 
     def __init__(self, real: FloatArray, dim: int) -> None:
         self.directions = np.linalg.svd(real.T @ real)[0][:, :dim].astype(np.float32)
         self._real = unit(real @ self.directions)
+        ids = np.arange(len(real))
+        near = [top_k(part @ self._real.T, ids, 1 + NEIGHBOURS)[1] for part in np.array_split(self._real, 64)]
+        self._near = np.concatenate(near)[:, 1:]  # without itself
 
     def draw(self, rng: np.random.Generator, count: int) -> FloatArray:
-        return between(self._real, rng, count)
+        ours = rng.integers(0, len(self._real), count)
+        theirs = self._near[ours, rng.integers(0, NEIGHBOURS, count)]
+        share = rng.random((count, 1), np.float32)
+        mixed = self._real[ours] * (1 - share) + self._real[theirs] * share
+        return unit(mixed + (NOISE / np.sqrt(mixed.shape[1])) * rng.standard_normal(mixed.shape, np.float32))
 
 
 Source = AroundCentres | LikeReal

@@ -43,6 +43,7 @@ SESSIONS_KEPT = 64
 CALLS_WAITING = 256
 MOST_LABELS = 1000
 MOST_VALUES = 50_000
+CALLED = {"path": "file", "path_bytes": "file_bytes"}
 
 Picture = dict[str, Any]
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -220,7 +221,7 @@ def add_endpoints(server: gradio.Server, service: Service) -> None:
     ) -> list[list[float]]:
         """Encode texts, or a picture file sent as base64, as vectors of length 1."""
         if (texts is None) == (picture is None):
-            _fail("give texts or picture, not both")
+            _fail("give texts or picture" if texts is None else "give texts or picture, not both")
         if picture is None:
             asked = _checked(messages.EmbedRequest, texts=texts, index=index)
             found = await _answered(service.searches.run(lambda: service.embed(asked)))
@@ -275,7 +276,7 @@ def add_endpoints(server: gradio.Server, service: Service) -> None:
     @endpoint("status")
     async def status() -> Picture:
         """Show the indexes that are served."""
-        found: Picture = _told(await _answered(service.searches.run(service.status)))
+        found: Picture = as_told(await _answered(service.searches.run(service.status)))
         return found
 
 
@@ -329,7 +330,7 @@ async def _run(service: Service, index: str | None) -> AsyncIterator[Picture]:
             if isinstance(what, Exception):
                 raise _as_error(what)
             if isinstance(what, IndexReport):
-                yield _told({"stage": "done", **what.to_dict()})
+                yield as_told({"stage": "done", **what.to_dict()})
                 return
             yield asdict(what)
     finally:
@@ -355,17 +356,22 @@ def _file(picture: str) -> Iterator[Path]:
 
 
 def _pictures(pictures: list[Picture]) -> list[Picture]:
-    told: list[Picture] = _told(pictures)
+    told: list[Picture] = as_told(pictures)
     return told
 
 
-def _told(value: Any) -> Any:
-    """What is told, as JSON, with `file` for `path`: Gradio's clients download what is called `path`."""
+def as_told(value: Any) -> Any:
+    """What is told, as JSON: names that are not UTF-8 with their bytes beside them."""
+    return _renamed(for_parsers(value))
+
+
+def _renamed(value: Any) -> Any:
+    """`file` for `path`, and `file_bytes` for `path_bytes`: Gradio's clients download what is called `path`."""
     if isinstance(value, dict):
-        return {"file" if key == "path" else key: _told(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_told(one) for one in value]
-    return for_parsers(value)
+        return {CALLED.get(key, key): _renamed(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_renamed(one) for one in value]
+    return value
 
 
 def _checked(kind: type[Checked], **given: Any) -> Checked:

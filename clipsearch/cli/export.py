@@ -45,7 +45,7 @@ def export(
     \b
     Examples:
       clipsearch export photos.parquet
-      clipsearch export photos.parquet --overwrite --where "folder:trips since:2023"
+      clipsearch export photos.parquet --overwrite --where "folder:trips after:2023"
       clipsearch export qdrant:http://localhost:6333 --table photos --index ./photos
     """
     from clipsearch.exports.run import export_index

@@ -167,7 +167,11 @@ def query(
         kept = saved_search(index or [], saved)
         words = f"{kept.query} {words}".strip()
         sort = kept.sort if sort == "score" else sort
-        show_all, unique, diverse = show_all or kept.all, unique or kept.unique, diverse or kept.diverse
+        show_all, unique, diverse = (
+            show_all or (kept.all and min_confidence is None),
+            unique or kept.unique,
+            diverse or kept.diverse,
+        )
     if k < 1 or offset < 0 or diversity is not None:  # else a server's answer need not wait for this import
         from clipsearch.query.arguments import read_diversity, read_window
 

@@ -52,8 +52,9 @@ class Pictures:
         if self.where:
             query = parse_query(self.where)
             if query.terms or query.filter is None:
+                said = "".join(f" ({offer})" for offer in query.offers)
                 raise InvalidQuery(
-                    f"{self.where!r} is not a filter. Write filters only, as in: folder:trips since:2023"
+                    f"{self.where!r} is not a filter. Write filters only, as in: folder:trips after:2023{said}"
                 )
             self._chosen = photos.select(query.filter, missing=missing)
         manifest = photos.manifest

@@ -163,6 +163,10 @@ def test_saved_searches(indexed: Path, tmp_path: Path) -> None:
     assert clipsearch("query", "--saved", "my reds", "name:blue*", "--paths", folder=here, status=3).stdout == ""
     taken = clipsearch("saved", "add", "My Reds", "blue", folder=here, status=2).stderr
     assert "there is a saved search 'my reds' already" in taken
+    clipsearch("saved", "add", "all of it", "name:red*", "--all", folder=here)
+    narrowed = clipsearch("query", "--saved", "all of it", "--min-confidence", "0", "--paths", folder=here).stdout
+    assert "red.png" in narrowed
+    clipsearch("saved", "remove", "all of it", folder=here)
     clipsearch("saved", "rename", "my reds", "reds", folder=here)
     assert clipsearch("saved", "list", folder=here).stdout == "reds: name:red*\n"
     assert json.loads(clipsearch("saved", "list", "--json", folder=here).stdout)[0]["sort"] == "path"

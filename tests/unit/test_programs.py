@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 import clipsearch
+from clipsearch.ui import endpoints
 from clipsearch.ui.page import add_page
 from clipsearch.ui.programs import Programs
 from tests.support.collections import serving, varied_index
@@ -74,6 +75,15 @@ def test_the_stream_of_an_unknown_session_ends_without_a_traceback(
     answer = httpx.get(f"{address}/gradio_api/queue/data", params={"session_hash": "nobody"}, timeout=60)
     assert "Not Found" in answer.text
     assert not [record for record in caplog.records if record.exc_info or record.name.startswith("uvicorn")]
+
+
+def test_names_that_are_no_text_have_their_bytes_beside_them() -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (hit,) = endpoints.as_told([{"path": f"/photos/{name}", "name": name, "others": []}])
+    assert bytes.fromhex(hit["file_bytes"]) == b"/photos/caf\xe9.jpg"
+    assert bytes.fromhex(hit["name_bytes"]) == b"caf\xe9.jpg"
+    json.dumps(hit).encode("utf-8")
+    assert not any(name.startswith("path") for name in hit)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from clipsearch.query import LENGTH_LIMIT, Query, Term, parse_query, with_rows_r
 from clipsearch.query.fields import FIELDS, FILTERS, filter_rows
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged
 
+ROOT = Path(__file__).parents[2]
 FUZZ = int(os.environ.get("CLIPSEARCH_EXAMPLES", "5000"))
 A, B = Glob("folder", ("a",)), Tagged("b")
 SINCE_2020 = Range("date", 1_577_836_800_000_000, None)
@@ -309,3 +311,24 @@ def test_the_colon_of_chinese_and_japanese_input_methods_is_one(query: str) -> N
 def test_row_ids_of_a_query_are_raised(source: str, raised: str) -> None:
     assert with_rows_raised(source, 100) == raised
     assert with_rows_raised(source, 0) == source
+
+
+def examples() -> list[tuple[str, str, bool]]:
+    """Where a query is an example in help or documents, the query, and whether it is of filters only."""
+    found = []
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "clipsearch" / "cli").glob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        for which, one, other in re.findall(r"""(clipsearch query|--where) (?:"([^"\n]+)"|'([^'\n]+)')""", text):
+            found.append((path.name, one or other, which == "--where"))
+    return found
+
+
+@pytest.mark.parametrize(("where", "query", "filters_only"), examples())
+def test_examples_mean_what_they_say(where: str, query: str, filters_only: bool) -> None:
+    parsed = parse_query(query, is_file=lambda name: name.endswith(".jpg"))
+    assert not parsed.offers
+    assert not filters_only or (parsed.filter is not None and not parsed.terms)
+
+
+def test_there_are_examples() -> None:
+    assert len(examples()) > 20 and sum(only for _, _, only in examples()) >= 2

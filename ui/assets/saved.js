@@ -104,7 +104,7 @@ export class Saved {
   }
 
   renamingRow({ name }) {
-    const input = make("input", { type: "text", maxLength: 100, value: this.renaming.called, autocomplete: "off", "aria-label": t("saved.new_name", { name: shown(name) }), dataset: { what: "new name" } });
+    const input = make("input", { type: "text", maxLength: 100, value: this.renaming.called, autocomplete: "off", "aria-label": t("saved.new_name", { name: shown(name) }), dataset: { what: "renamed" } });
     input.oninput = () => { this.renaming.called = input.value; }; // an answer that comes meanwhile draws the list anew
     const form = make("form.cs-rename", {}, input, make("button.cs-button", { type: "submit" }, t("saved.rename")),
       button("cs-plain", "close", t("saved.keep_name"), () => { this.renaming = null; this.draw(); }));
