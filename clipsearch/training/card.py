@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clipsearch.encoder.hub import ORGANISATION, is_export_name
 from clipsearch.filenames import readable
 from clipsearch.training.mixing import Share, mixing_notice
+from clipsearch.training.split import FOLDS
 
 if TYPE_CHECKING:
     from clipsearch.training.run import TrainReport
@@ -32,6 +33,8 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
     names = ", ".join(f"`{readable(PurePath(source).name)}`" for source in sources)
     changed = {name: value for name, value in settings.items() if value not in (None, (), [], {}) and name != "method"}
     turns = ", in turns" if outcome.folds else ""
+    if 0 < outcome.folds < FOLDS:
+        turns = f", in {outcome.folds} of {FOLDS} turns"
     mixed = []
     if outcome.mixture:
         mixed = [f"Where sources were mixed, {mixing_notice([Share(**share) for share in outcome.mixture])}.", ""]

@@ -149,13 +149,15 @@ def train(
     TrainingInterrupted, DamagedCheckpoint, StorageError, OutOfSpace.
     """
     from clipsearch.training.distributed import wait_for_all
-    from clipsearch.training.methods import check_method
+    from clipsearch.training.methods import check_method, check_teachable, open_base
 
     doing = _Doing()
     with shortages_named(out, doing), _Joined(request) as world:
         check_method(request, base, world)
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
+        base = open_base(request, base, watch.notice)
+        check_teachable(request, pairs.train, base, lambda _: None)
         if world.is_first:
             RunFolder(out).create({**_versions(), "request": request.as_json(), "digests": pairs.digests})
         wait_for_all()
@@ -181,6 +183,8 @@ def resume(
         return TrainReport(**finished)
     folder.check_not_stopped(anyway)
     request = Request.from_json(settings["request"])
+    from clipsearch.training.methods import open_base
+
     doing = _Doing()
     with shortages_named(out, doing), _Joined(request) as world:
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
@@ -190,6 +194,7 @@ def resume(
                 "the pairs have changed since the run started",
                 f"Restore them or start a new run; {folder.path / SETTINGS} says where they were",
             )
+        base = open_base(request, base, watch.notice)
         return _carry_out(request, pairs, folder, world, base, watch)
 
 
@@ -203,7 +208,7 @@ def find_learning_rate(
     import tempfile
 
     from clipsearch.training.loop import Loop
-    from clipsearch.training.methods import check_method, prepare
+    from clipsearch.training.methods import check_method, open_base, prepare
 
     watch = watch or Watch()
     doing = _Doing()
@@ -220,7 +225,7 @@ def find_learning_rate(
                 pairs.anchor,
                 folder,
                 world,
-                base,
+                open_base(request, base, watch.notice),
                 watch.report,
                 watch.notice,
                 pairs.weights,
@@ -409,7 +414,7 @@ def _carry_out(
         model=request.model,
         method=request.settings.method,
         pairs=counts.train,
-        dev_pairs=counts.dev if turns is None else turns.by_alpha[0.0].pictures,
+        dev_pairs=counts.dev if turns is None else turns.held_out,
         anchor_pairs=counts.anchor,
         unreadable=counts.unreadable,
         epochs=-(-progress.step // work.order.steps_per_epoch),
@@ -432,12 +437,10 @@ def _carry_out(
         median_before=verdict.median_before,
         median_after=verdict.median_after,
         mixture=[asdict(share) for share in pairs.mixture],
-        folds=0 if turns is None else FOLDS,
+        folds=0 if turns is None else turns.folds,
     )
     if turns is not None:
-        outcome.notes.append(
-            f"each held-out pair was measured by one of {FOLDS} runs on the others; the model has learned from all"
-        )
+        outcome.notes.append(_turns_note(turns.folds))
     if world.is_first:
         report("writing the model", 0, 1)
         fingerprint = _write_model(trainee, folder, request, pairs.dev, work.base_fingerprint)
@@ -455,6 +458,16 @@ def _carry_out(
         if turns is not None:
             remove_made(folder.path / FOLDS_FOLDER)
     return outcome
+
+
+def _turns_note(folds: int) -> str:
+    """What so many turns of a cross-validation have measured, of the five that there are."""
+    if folds == FOLDS:
+        return f"each held-out pair was measured by one of {FOLDS} runs on the others; the model has learned from all"
+    return (
+        f"only {folds} of {FOLDS} runs could learn from the others and measure the pairs that they held out, so the "
+        "verdict is about those; the model has learned from all"
+    )
 
 
 @contextmanager
