@@ -25,7 +25,7 @@ from clipsearch.records import FloatArray, IntArray, PixelArray
 from clipsearch.removing import remove_made, replace_tree
 from clipsearch.training.card import CARD, model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
-from clipsearch.training.mixing import Share, mixing_notice, weights_of
+from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
 from clipsearch.training.run_folder import REPORT, SETTINGS, Row, RunFolder
 from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
@@ -327,6 +327,8 @@ class _Pairs:
         weighted = weights_of(train_pairs, request.weights)
         if weighted is None:
             return cls(train_pairs, dev, anchor, folds=folds)
+        if folds is not None:
+            check_turns(weighted[0], folds)
         notice(mixing_notice(weighted[1]))
         return cls(train_pairs, dev, anchor, *weighted, folds=folds)
 

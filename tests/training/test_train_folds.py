@@ -175,6 +175,26 @@ def test_a_turn_whose_pictures_cannot_be_read_is_left_out(tmp_path: Path) -> Non
     assert all(np.isfinite(value) for value in outcome.dev_after.values())
 
 
+@pytest.mark.slow
+def test_a_turn_whose_weights_show_one_pair_is_left_out(tmp_path: Path) -> None:
+    request = request_for(tmp_path, PLAIN[:12])
+    few = write_pairs(tmp_path / "few", 2, first=50)
+    for number, caption in enumerate(PLAIN[12:14]):
+        (few / f"p{50 + number:05d}.txt").write_text(caption)
+    weights = {request.sources[0]: 0.01}
+    told: list[str] = []
+    mixed = replace(request, sources=[*request.sources, str(few)], weights=weights)
+    outcome = train(mixed, tmp_path / "run", watch=Watch(notice=told.append))
+    assert any("one of the 12 in pairs every 8 epochs (weight 0.01), 2 of the 2 others" in line for line in told)
+    pairs = open_pairs(mixed.sources)
+    turns = {int(n) for pair, n in zip(pairs, fold_numbers(pairs), strict=True) if pair.origin == str(few)}
+    assert outcome.folds == 5 - len(turns)
+    assert sum("left out: with these weights an epoch would show one pair" in line for line in told) == len(turns)
+    with pytest.raises(InvalidSettings, match="an epoch would show one pair"):
+        train(replace(request, weights={request.sources[0]: 0.14}), tmp_path / "none")  # 1.68 of all, 1.4 in a turn
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("captions", "settings", "said"),
     [
