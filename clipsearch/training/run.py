@@ -23,6 +23,7 @@ from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture, fir
 from clipsearch.pairs.reading import PairSet, open_pairs
 from clipsearch.records import FloatArray, IntArray, PixelArray
 from clipsearch.removing import remove_made, replace_tree
+from clipsearch.temporary import temporary_folder
 from clipsearch.training.card import CARD, model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
@@ -205,14 +206,12 @@ def find_learning_rate(
 
     Raises: as `train`.
     """
-    import tempfile
-
     from clipsearch.training.loop import Loop
     from clipsearch.training.methods import check_method, open_base, prepare
 
     watch = watch or Watch()
     doing = _Doing()
-    with tempfile.TemporaryDirectory(prefix="clipsearch-") as place, _Joined(request) as world:
+    with temporary_folder() as place, _Joined(request) as world:
         folder = RunFolder(Path(place))
         with shortages_named(folder.path, doing):
             check_method(request, base, world)
