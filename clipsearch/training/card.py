@@ -14,7 +14,6 @@ from clipsearch.training.split import FOLDS
 if TYPE_CHECKING:
     from clipsearch.training.run import TrainReport
 
-CARD = "MODEL_CARD.md"
 _HUB_LICENCES = (
     "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0",
     "cc0-1.0", "gpl-3.0", "lgpl-3.0", "mit", "mpl-2.0", "openrail", "unlicense",

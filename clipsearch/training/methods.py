@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+import xxhash
 
+from clipsearch.encoder.fingerprints import tower_checksums
 from clipsearch.encoder.kinds import OPEN_CLIP
-from clipsearch.encoder.layout import read_model_directory
+from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, read_model_directory
 from clipsearch.encoder.names import load_encoder, resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.texts import TextTokenizer
@@ -99,6 +101,20 @@ def open_base(request: Request, base: OpenClipEncoder | None, notice: Notice) ->
         notice=notice,
     )
     return cast("OpenClipEncoder", loaded)
+
+
+def base_identity(request: Request, base: OpenClipEncoder | None, notice: Notice) -> str:
+    """What a run begins with, by content: xxh3-128 of the weights of both towers. `base`: as `open_base` gives it."""
+    hasher = xxhash.xxh3_128()
+    if base is None:
+        directory = _directory(request, notice)
+        for relative in (VISUAL_MODEL, TEXTUAL_MODEL):
+            hasher.update(" ".join([relative, *tower_checksums(directory, relative)]).encode())
+        return hasher.hexdigest()
+    for name, value in base.model.state_dict().items():
+        hasher.update(name.encode())
+        hasher.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return hasher.hexdigest()
 
 
 def check_teachable(request: Request, pairs: PairSet, base: OpenClipEncoder | None, notice: Notice) -> None:

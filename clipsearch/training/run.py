@@ -6,7 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -24,11 +24,11 @@ from clipsearch.pairs.reading import PairSet, open_pairs
 from clipsearch.records import FloatArray, IntArray, PixelArray
 from clipsearch.removing import remove_made, replace_tree
 from clipsearch.temporary import temporary_folder
-from clipsearch.training.card import CARD, model_card, public_name
+from clipsearch.training.card import model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
+from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WRITING, Row, RunFolder
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
-from clipsearch.training.run_folder import REPORT, SETTINGS, Row, RunFolder
 from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
 from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
 from clipsearch.training.split import FOLDS, LEAST_HELD_OUT, common_pictures, fold_numbers, split, takes_turns
@@ -150,7 +150,7 @@ def train(
     TrainingInterrupted, DamagedCheckpoint, StorageError, OutOfSpace.
     """
     from clipsearch.training.distributed import wait_for_all
-    from clipsearch.training.methods import check_method, check_teachable, open_base
+    from clipsearch.training.methods import base_identity, check_method, check_teachable, open_base
 
     doing = _Doing()
     with shortages_named(out, doing), _Joined(request) as world:
@@ -159,10 +159,13 @@ def train(
         pairs = _Pairs.open(request, watch.notice)
         base = open_base(request, base, watch.notice)
         check_teachable(request, pairs.train, base, lambda _: None)
-        if world.is_first:
-            RunFolder(out).create({**_versions(), "request": request.as_json(), "digests": pairs.digests})
-        wait_for_all()
-        return _carry_out(request, pairs, RunFolder(out), world, base, watch)
+        folder = RunFolder(out)
+        with folder.held() if world.is_first else nullcontext():
+            if world.is_first:
+                begun = {"base": base_identity(request, base, watch.notice), "digests": pairs.digests}
+                folder.create({**_versions(), "request": request.as_json(), **begun})
+            wait_for_all()
+            return _carry_out(request, pairs, folder, world, base, watch)
 
 
 def resume(
@@ -182,12 +185,18 @@ def resume(
     finished = folder.report()
     if finished is not None:
         return TrainReport(**finished)
-    folder.check_not_stopped(anyway)
     request = Request.from_json(settings["request"])
-    from clipsearch.training.methods import open_base
+    from clipsearch.training.distributed import wait_for_all
+    from clipsearch.training.methods import base_identity, open_base
 
     doing = _Doing()
-    with shortages_named(out, doing), _Joined(request) as world:
+    with ExitStack() as stack:
+        stack.enter_context(shortages_named(out, doing))
+        world = stack.enter_context(_Joined(request))
+        if world.is_first:
+            stack.enter_context(folder.held())
+            folder.check_not_stopped(anyway)
+        wait_for_all()
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
         if pairs.digests != settings["digests"]:
@@ -196,6 +205,12 @@ def resume(
                 f"Restore them or start a new run; {folder.path / SETTINGS} says where they were",
             )
         base = open_base(request, base, watch.notice)
+        begun_with = settings.get("base")  # which runs of earlier versions did not note
+        if begun_with is not None and base_identity(request, base, watch.notice) != begun_with:
+            raise InvalidSettings(
+                f"{request.model or 'the model in memory'} has changed since the run started",
+                "Restore it or start a new run",
+            )
         return _carry_out(request, pairs, folder, world, base, watch)
 
 
@@ -485,7 +500,7 @@ def _stops_noted(folder: RunFolder, world: World) -> Iterator[None]:
 def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: PairSet, base_fingerprint: str) -> str:
     """Write the model directory, compare it with what was trained, and put it in place. Returns its fingerprint."""
     name = public_name(request.model).removeprefix(OPEN_CLIP) if request.model else "a model in memory"
-    work = Path(tempfile.mkdtemp(prefix=".model-", dir=folder.path))
+    work = Path(tempfile.mkdtemp(prefix=WRITING, dir=folder.path))
     try:
         partial = work / "model"
         trainee.write_model(partial, f"{name}, trained by clipsearch ({request.settings.method})")
