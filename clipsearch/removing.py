@@ -97,5 +97,8 @@ def _remove_empty(folder: Path) -> None:
 
 
 def remove_made(folder: Path) -> None:
-    """Delete a folder that this very process made under a name of its own, with what it put there."""
+    """Delete a folder that this very process made under a name of its own, with what it put there.
+
+    Or one that an earlier process of ours made so and that nobody holds any more (see `temporary`).
+    """
     shutil.rmtree(folder, ignore_errors=True)

@@ -24,6 +24,7 @@ from clipsearch.encoder.pieces import encode_decoded, encode_with_regions
 from clipsearch.errors import ClipsearchError
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import FloatArray
+from clipsearch.temporary import process_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,7 @@ def _read(plan: FragmentPlan, encoder: FragmentEncoder) -> Iterator[DecodeResult
     if not plan.carried:
         yield from encoder.read(plan.tasks)
         return
-    with tempfile.NamedTemporaryFile(prefix="clipsearch-") as file:
+    with tempfile.NamedTemporaryFile(prefix="clipsearch-", dir=process_folder()) as file:
         file.write(plan.carried)
         file.flush()
         tasks = [dataclasses.replace(t, path=file.name) if t.path == CARRIED else t for t in plan.tasks]

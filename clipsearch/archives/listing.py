@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from clipsearch.records import PictureMetadata
+from clipsearch.temporary import process_folder
 
 TABLE_ENDINGS = (".parquet", ".arrow")
 ARCHIVE_ENDINGS = (".tar", *TABLE_ENDINGS)
@@ -24,7 +25,8 @@ class Spool:
     """A temporary file with pictures one behind the other, for other processes. It goes with its last member."""
 
     def __init__(self, suffix: str = "") -> None:
-        self._file: IO[bytes] = tempfile.NamedTemporaryFile(prefix="clipsearch-", suffix=suffix)  # noqa: SIM115
+        folder = process_folder()
+        self._file: IO[bytes] = tempfile.NamedTemporaryFile(prefix="clipsearch-", suffix=suffix, dir=folder)  # noqa: SIM115
         self.path = self._file.name
         self.size_bytes = 0
 

@@ -14,11 +14,11 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import urljoin, urlsplit
 
 from clipsearch.errors import ClipsearchError, UnreadablePicture
 from clipsearch.pictures.formats import HEAD_BYTES, identify
+from clipsearch.temporary import temporary_folder
 
 MOST_BYTES = 50 * 2**20
 MOST_SECONDS = 30.0
@@ -49,7 +49,7 @@ def fetched(address: str) -> Iterator[Path]:
     kind = identify(content[:HEAD_BYTES], "")
     if kind is None:
         raise CannotFetch(address, "it is not a picture")
-    with TemporaryDirectory(prefix="clipsearch-") as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / f"fetched.{kind.lower()[:5]}"
         path.write_bytes(content)
         try:

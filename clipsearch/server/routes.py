@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,6 +100,7 @@ from clipsearch.server.work import Overloaded, WorkQueue
 from clipsearch.server.wrong_input import problems
 from clipsearch.store import read_writer
 from clipsearch.store.hashes import vector_key
+from clipsearch.temporary import temporary_folder
 
 Result = TypeVar("Result")
 RowId = Annotated[int, InPath(description="Row id of a picture.")]
@@ -745,7 +745,7 @@ _KIND = re.compile(r"\.[A-Za-z0-9]{1,8}$", re.ASCII)
 
 def _with_file(image: UploadFile, use: Callable[[Path], Result]) -> Result:
     """Put an upload into a file that only this user can read, for as long as it is used."""
-    with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
+    with temporary_folder() as folder:
         kind = _KIND.search(image.filename or "")  # some formats are known by it only
         path = Path(folder) / f"upload{kind[0] if kind else ''}"
         with path.open("wb") as file:

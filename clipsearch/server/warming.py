@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from PIL import Image
 
 from clipsearch.encoder import Encoder
 from clipsearch.errors import ClipsearchError
+from clipsearch.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from clipsearch.server.routes import Service
@@ -63,7 +63,7 @@ class PictureWarmUp:
                 if encoder.fingerprint in done or not is_small(encoder):
                     continue
                 done.add(encoder.fingerprint)
-                with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
+                with temporary_folder() as folder:
                     blank = Path(folder) / "blank.png"
                     Image.new("RGB", (8, 8)).save(blank)
                     self._service.encode_file(blank, photos)

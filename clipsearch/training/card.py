@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from clipsearch.encoder.hub import ORGANISATION, is_export_name
 from clipsearch.filenames import readable
 from clipsearch.training.mixing import Share, mixing_notice
+from clipsearch.training.split import FOLDS
 
 if TYPE_CHECKING:
     from clipsearch.training.run import TrainReport
 
-CARD = "MODEL_CARD.md"
 _HUB_LICENCES = (
     "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0",
     "cc0-1.0", "gpl-3.0", "lgpl-3.0", "mit", "mpl-2.0", "openrail", "unlicense",
@@ -32,6 +32,8 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
     names = ", ".join(f"`{readable(PurePath(source).name)}`" for source in sources)
     changed = {name: value for name, value in settings.items() if value not in (None, (), [], {}) and name != "method"}
     turns = ", in turns" if outcome.folds else ""
+    if 0 < outcome.folds < FOLDS:
+        turns = f", in {outcome.folds} of {FOLDS} turns"
     mixed = []
     if outcome.mixture:
         mixed = [f"Where sources were mixed, {mixing_notice([Share(**share) for share in outcome.mixture])}.", ""]

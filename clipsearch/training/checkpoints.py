@@ -137,6 +137,11 @@ class CheckpointFolder:
         write_atomically(self.folder / name, save(plain, {OURS: FOLDER}))
 
 
+def is_checkpoint_name(name: str) -> bool:
+    """Whether a file of `CheckpointFolder` may be called so."""
+    return name == STATE or _NAME.fullmatch(name) is not None
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside, fsync, rename. Raises: OutOfSpace, StorageError."""
     import errno

@@ -16,8 +16,10 @@ from clipsearch.training.distributed import World, wait_for_all
 from clipsearch.training.interpolation import GRID
 from clipsearch.training.loop import Loop
 from clipsearch.training.methods import prepare
-from clipsearch.training.run_folder import FOLDS, Row, RunFolder
-from clipsearch.training.settings import TrainingInterrupted
+from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
+from clipsearch.training.run_folder import Row, RunFolder
+from clipsearch.training.settings import SEE_WHY, NothingToLearn, TrainingInterrupted
+from clipsearch.training.split import FOLDS
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
@@ -29,10 +31,19 @@ _DIRECTIONS = ("text_to_image", "image_to_text")
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """What all folds measured together. `rows`: by epoch, without losses; `by_alpha`: of each weight."""
+    """What the folds measured together. `rows`: by epoch, without losses; `by_alpha`: of each weight.
+
+    `folds`: how many there were: those of which the other pairs could teach something.
+    """
 
     rows: list[Row]
     by_alpha: dict[float, Metrics]
+    folds: int
+
+    @property
+    def held_out(self) -> int:
+        """How many pictures were held out and measured."""
+        return len(np.unique(self.by_alpha[0.0].image_to_text.pictures))
 
 
 def take_turns(
@@ -50,25 +61,34 @@ def take_turns(
     """Train on all pairs but those of one fold, for each fold, and measure those. Raises: as `run.train`.
 
     A held-out pair is looked for among all pictures, those trained on, too. All epochs are run, and the last is
-    measured, so that nothing is chosen by the few pairs of a fold.
+    measured, so that nothing is chosen by the few pairs of a fold. A fold is left out, and that is said, if the other
+    pairs can teach nothing.
     """
-    found = []
+    found: list[Fold] = []
+    why: NothingToLearn | None = None
     for number in range(int(folds.max()) + 1):
-        place = RunFolder(folder.path / FOLDS / str(number))
+        place = RunFolder(folder.path / FOLDS_FOLDER / str(number))
         known = place.read_json(HELD)
         wait_for_all()
         if known is None:
-            one = _take_turn(
-                request, pairs, anchor, folds == number, weights, folder, place, world, base, report, watch
-            )
+            try:
+                one = _take_turn(
+                    request, pairs, anchor, folds == number, weights, folder, place, world, base, report, watch
+                )
+            except NothingToLearn as error:
+                why = error
+                watch.notice(f"run {number + 1} of {FOLDS} of the cross-validation is left out: {error.problem}")
+                continue
             if world.is_first:
                 place.write_json(HELD, one.as_json())
             wait_for_all()
         else:
             one = Fold.from_json(known)
         found.append(one)
+    if why is not None and not found:
+        raise why
     by_alpha = {alpha: pooled([fold.by_alpha[alpha] for fold in found]) for alpha in found[0].by_alpha}
-    return Turns(mean_rows(found), by_alpha)
+    return Turns(mean_rows(found), by_alpha, len(found))
 
 
 def _take_turn(
@@ -90,7 +110,10 @@ def _take_turn(
     trainee = work.trainee
 
     def held(metrics: Metrics) -> Metrics:
-        return of_pictures(metrics, np.flatnonzero(is_held[trainee.readable("dev")]))
+        own = np.flatnonzero(is_held[trainee.readable("dev")])
+        if len(own) == 0:
+            raise NothingToLearn("none of the pictures that it holds out can be read", SEE_WHY)
+        return of_pictures(metrics, own)
 
     place.path.mkdir(parents=True, exist_ok=True)
     loop: Loop = Loop(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from clipsearch.encoder.layout import CONFIG, TEXTUAL_MODEL, VISUAL_MODEL, read_
 from clipsearch.encoder.texts import TextTokenizer
 from clipsearch.errors import InvalidModel, first_line
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
+from clipsearch.temporary import temporary_folder
 from clipsearch.training.graph_cut import load_graph, main_output, pooled_features
 
 PICTURES_PER_RUN = 8
@@ -50,7 +50,7 @@ class FrozenTower:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
+        with temporary_folder() as folder:
             source: str | bytes
             if graph.ByteSize() > IN_MEMORY_BYTES:
                 source = str(Path(folder) / "tower.onnx")

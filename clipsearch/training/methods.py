@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
+import xxhash
 
+from clipsearch.encoder.fingerprints import tower_checksums
 from clipsearch.encoder.kinds import OPEN_CLIP
+from clipsearch.encoder.layout import TEXTUAL_MODEL, VISUAL_MODEL, read_model_directory
 from clipsearch.encoder.names import load_encoder, resolve
 from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.encoder.texts import TextTokenizer
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray
 from clipsearch.training.distributed import World
@@ -22,10 +27,10 @@ from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice
 from clipsearch.training.mixing import make_order
 from clipsearch.training.order import Order
 from clipsearch.training.run_folder import RunFolder
-from clipsearch.training.sameness import check_variety, numbered, same_pictures
+from clipsearch.training.sameness import check_variety, check_variety_early, numbered, same_pictures
 from clipsearch.training.sentences import general_sentences
-from clipsearch.training.settings import InvalidSettings, Method
-from clipsearch.training.swapping import nothing_to_swap, swapping_notice
+from clipsearch.training.settings import SEE_WHY, InvalidSettings, Method, NothingToLearn
+from clipsearch.training.swapping import nothing_to_swap, swapped, swapping_notice, usable
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
@@ -83,6 +88,69 @@ def check_method(request: Request, base: OpenClipEncoder | None, world: World) -
         )
 
 
+def open_base(request: Request, base: OpenClipEncoder | None, notice: Notice) -> OpenClipEncoder | None:
+    """The open_clip model that a run begins with: `base`, or the one that the request names; None for an ONNX model."""
+    if base is not None or not request.model.startswith(OPEN_CLIP):
+        return base
+    loaded: Any = load_encoder(
+        request.model,
+        checkpoint=request.checkpoint,
+        device=request.device,
+        precision="fp32",
+        allow_pickle=request.allow_pickle,
+        notice=notice,
+    )
+    return cast("OpenClipEncoder", loaded)
+
+
+def base_identity(request: Request, base: OpenClipEncoder | None, notice: Notice) -> str:
+    """What a run begins with, by content: xxh3-128 of the weights of both towers. `base`: as `open_base` gives it."""
+    hasher = xxhash.xxh3_128()
+    if base is None:
+        directory = _directory(request, notice)
+        for relative in (VISUAL_MODEL, TEXTUAL_MODEL):
+            hasher.update(" ".join([relative, *tower_checksums(directory, relative)]).encode())
+        return hasher.hexdigest()
+    for name, value in base.model.state_dict().items():
+        hasher.update(name.encode())
+        hasher.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return hasher.hexdigest()
+
+
+def check_teachable(request: Request, pairs: PairSet, base: OpenClipEncoder | None, notice: Notice) -> None:
+    """Raise NothingToLearn if all training pairs together cannot teach anything, before anything is written.
+
+    `base`: as `open_base` gives it.
+    """
+    readings = _readings(request, base, notice)
+    check_variety_early(pairs, readings)
+    if not request.settings.swaps_captions:
+        return
+    swapping_notice(pairs)
+    texts = list(dict.fromkeys(caption for pair in pairs for caption in pair.captions))
+    known = set(readings(texts))
+    if not any(any(usable([swapped(text)], readings, known)) for text in texts):
+        raise nothing_to_swap()
+
+
+def _readings(request: Request, base: OpenClipEncoder | None, notice: Notice) -> Callable[[Sequence[str]], list[bytes]]:
+    """What the base model reads of texts, without its towers."""
+    if base is not None:
+        return lambda texts: [row.tobytes() for row in base.tokenizer(list(texts)).numpy()]
+    model = read_model_directory(_directory(request, notice))
+    tokenizer, length = TextTokenizer(model), model.text.context_length
+    return lambda texts: [row.tobytes() for row in tokenizer.encode(texts, length).ids.astype(np.int32)]
+
+
+def _directory(request: Request, notice: Notice) -> Path:
+    resolved = resolve(request.model, notice=notice)
+    if resolved.directory is None:
+        raise InvalidSettings(f"{request.model} has no model directory", "Name another --model")
+    if resolved.notice:
+        notice(resolved.notice)
+    return resolved.directory
+
+
 def prepare(
     request: Request,
     train: PairSet,
@@ -95,34 +163,18 @@ def prepare(
     notice: Notice,
     weights: FloatArray | None = None,
 ) -> Work:
-    """Load the base model and make its trainee. `weights`: of the training pairs. Raises: as `run.train`."""
+    """Make the trainee of the base model. `base`: as `open_base` gives it; `weights`: of the training pairs.
+
+    Raises: as `run.train`.
+    """
     settings = request.settings
     if settings.swaps_captions:
         notice(swapping_notice(train))
-    encoder = base
-    if encoder is None and request.model.startswith(OPEN_CLIP):
-        loaded = load_encoder(
-            request.model,
-            checkpoint=request.checkpoint,
-            device=request.device,
-            precision="fp32",
-            allow_pickle=request.allow_pickle,
-            notice=notice,
-        )
-        encoder = loaded  # type: ignore[assignment]
-    if encoder is not None and settings.method != "heads":
+    if base is not None and settings.method != "heads":
         from clipsearch.training.towers import prepare_towers
 
-        return prepare_towers(encoder, settings, train, dev, anchor, world, report, notice, weights)
-    if encoder is not None:
-        directory = _exported(encoder, folder, report)
-    else:
-        resolved = resolve(request.model, notice=notice)
-        if resolved.notice:
-            notice(resolved.notice)
-        if resolved.directory is None:
-            raise InvalidSettings(f"{request.model} has no model directory", "Name another --model")
-        directory = resolved.directory
+        return prepare_towers(base, settings, train, dev, anchor, world, report, notice, weights)
+    directory = _directory(request, notice) if base is None else _exported(base, folder, report)
     model = FrozenModel(directory)
     views = settings.views if settings.method == "heads" else 1
     texts = list(dict.fromkeys(caption for pair in train for caption in pair.captions))
@@ -145,7 +197,10 @@ def prepare(
     }
     for name, found in (("training", pictures), ("held-out", sets["dev"]), ("anchor", sets["anchor"])):
         if len(found.pairs) == 0:
-            raise InvalidSettings(f"none of the {name} pictures can be read", "See why with: clipsearch train --check")
+            raise NothingToLearn(f"none of the {name} pictures can be read", SEE_WHY)
+    if pictures.unreadable and pictures.same_pictures is not None and pictures.same_texts is not None:
+        left = pictures.same_texts[pictures.captions]
+        check_variety(train.subset(pictures.pairs.tolist()), pictures.same_pictures, left)
     unreadable = pictures.unreadable + (0 if dev is train else sets["dev"].unreadable)
     if unreadable:
         notice(f"{unreadable:,} pictures cannot be read and are left out; see them with: clipsearch train --check")

@@ -14,7 +14,7 @@ from clipsearch.pairs.reading import PairSet, expand_source
 from clipsearch.records import FloatArray, IntArray
 from clipsearch.training.order import Order, epoch_length
 from clipsearch.training.plan import plan
-from clipsearch.training.settings import InvalidSettings, Settings
+from clipsearch.training.settings import InvalidSettings, NothingToLearn, Settings
 
 LEAST_WEIGHT, LARGEST_WEIGHT = 0.01, 100.0
 FEWEST_DRAWN = 2  # a picture alone has nothing to be told from
@@ -78,16 +78,21 @@ def weights_of(pairs: PairSet, asked: Mapping[str, float]) -> tuple[FloatArray, 
     others = len(pairs) - sum(share.pairs for share in shares)
     if others:
         shares.append(Share("", 1.0, others, others))
-    if epoch_length(len(pairs), weights) < FEWEST_DRAWN:
-        raise InvalidSettings("with these weights an epoch would show one pair", "Give larger ones with --weight")
+    _check_drawn(epoch_length(len(pairs), weights))
     return weights, shares
 
 
 def mixing_notice(shares: list[Share]) -> str:
     """What an epoch draws, in one sentence."""
-    parts = [f"{share.drawn:,} of {_named(share)} (weight {share.weight:g})" for share in shares]
+    parts = [f"{_drawn(share)} (weight {share.weight:g})" for share in shares]
     drawn = max(1, round(sum(share.weight * share.pairs for share in shares)))
     return f"an epoch draws {drawn:,} pairs: {', '.join(parts)}"
+
+
+def _drawn(share: Share) -> str:
+    if share.pairs and not share.drawn:
+        return f"one of {_named(share)} every {round(1 / (share.weight * share.pairs)):,} epochs"
+    return f"{share.drawn:,} of {_named(share)}"
 
 
 def _named(share: Share) -> str:
@@ -95,6 +100,22 @@ def _named(share: Share) -> str:
 
 
 def make_order(first_caption: IntArray, weights: FloatArray | None, settings: Settings, processes: int = 1) -> Order:
-    """The order of a run, in batches as the plan for so many pairs an epoch has them."""
+    """The order of a run, in batches as the plan for so many pairs an epoch has them.
+
+    Raises: NothingToLearn, where an epoch would show one pair only.
+    """
     drawn = epoch_length(len(first_caption) - 1, weights)
+    if weights is not None:
+        _check_drawn(drawn)
     return Order(first_caption, plan(drawn, settings, processes).batch, settings.seed, processes, weights)
+
+
+def check_turns(weights: FloatArray, folds: IntArray) -> None:
+    """Raise NothingToLearn if an epoch would show one pair in each turn of a cross-validation."""
+    drawn = [epoch_length(int(kept.sum()), weights[kept]) for kept in (folds != n for n in np.unique(folds))]
+    _check_drawn(max(drawn))
+
+
+def _check_drawn(drawn: int) -> None:
+    if drawn < FEWEST_DRAWN:
+        raise NothingToLearn("with these weights an epoch would show one pair", "Give larger ones with --weight")

@@ -18,8 +18,7 @@ from clipsearch.encoder import hub
 from clipsearch.encoder.layout import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from clipsearch.encoder.names import RUN_MODEL, resolve
 from clipsearch.errors import NotPushed, first_line
-from clipsearch.training.card import CARD
-from clipsearch.training.run_folder import REPORT, WEIGHTS
+from clipsearch.training.run_folder import CARD, REPORT, WEIGHTS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo

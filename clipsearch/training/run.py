@@ -6,7 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,11 +23,12 @@ from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture, fir
 from clipsearch.pairs.reading import PairSet, open_pairs
 from clipsearch.records import FloatArray, IntArray, PixelArray
 from clipsearch.removing import remove_made, replace_tree
-from clipsearch.training.card import CARD, model_card, public_name
+from clipsearch.temporary import temporary_folder
+from clipsearch.training.card import model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
-from clipsearch.training.mixing import Share, mixing_notice, weights_of
+from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
+from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WRITING, Row, RunFolder
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
-from clipsearch.training.run_folder import REPORT, SETTINGS, Row, RunFolder
 from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
 from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
 from clipsearch.training.split import FOLDS, LEAST_HELD_OUT, common_pictures, fold_numbers, split, takes_turns
@@ -149,17 +150,22 @@ def train(
     TrainingInterrupted, DamagedCheckpoint, StorageError, OutOfSpace.
     """
     from clipsearch.training.distributed import wait_for_all
-    from clipsearch.training.methods import check_method
+    from clipsearch.training.methods import base_identity, check_method, check_teachable, open_base
 
     doing = _Doing()
     with shortages_named(out, doing), _Joined(request) as world:
         check_method(request, base, world)
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
-        if world.is_first:
-            RunFolder(out).create({**_versions(), "request": request.as_json(), "digests": pairs.digests})
-        wait_for_all()
-        return _carry_out(request, pairs, RunFolder(out), world, base, watch)
+        base = open_base(request, base, watch.notice)
+        check_teachable(request, pairs.train, base, lambda _: None)
+        folder = RunFolder(out)
+        with folder.held() if world.is_first else nullcontext():
+            if world.is_first:
+                begun = {"base": base_identity(request, base, watch.notice), "digests": pairs.digests}
+                folder.create({**_versions(), "request": request.as_json(), **begun})
+            wait_for_all()
+            return _carry_out(request, pairs, folder, world, base, watch)
 
 
 def resume(
@@ -179,16 +185,31 @@ def resume(
     finished = folder.report()
     if finished is not None:
         return TrainReport(**finished)
-    folder.check_not_stopped(anyway)
     request = Request.from_json(settings["request"])
+    from clipsearch.training.distributed import wait_for_all
+    from clipsearch.training.methods import base_identity, open_base
+
     doing = _Doing()
-    with shortages_named(out, doing), _Joined(request) as world:
+    with ExitStack() as stack:
+        stack.enter_context(shortages_named(out, doing))
+        world = stack.enter_context(_Joined(request))
+        if world.is_first:
+            stack.enter_context(folder.held())
+            folder.check_not_stopped(anyway)
+        wait_for_all()
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
         if pairs.digests != settings["digests"]:
             raise InvalidSettings(
                 "the pairs have changed since the run started",
                 f"Restore them or start a new run; {folder.path / SETTINGS} says where they were",
+            )
+        base = open_base(request, base, watch.notice)
+        begun_with = settings.get("base")  # which runs of earlier versions did not note
+        if begun_with is not None and base_identity(request, base, watch.notice) != begun_with:
+            raise InvalidSettings(
+                f"{request.model or 'the model in memory'} has changed since the run started",
+                "Restore it or start a new run",
             )
         return _carry_out(request, pairs, folder, world, base, watch)
 
@@ -200,14 +221,12 @@ def find_learning_rate(
 
     Raises: as `train`.
     """
-    import tempfile
-
     from clipsearch.training.loop import Loop
-    from clipsearch.training.methods import check_method, prepare
+    from clipsearch.training.methods import check_method, open_base, prepare
 
     watch = watch or Watch()
     doing = _Doing()
-    with tempfile.TemporaryDirectory(prefix="clipsearch-") as place, _Joined(request) as world:
+    with temporary_folder() as place, _Joined(request) as world:
         folder = RunFolder(Path(place))
         with shortages_named(folder.path, doing):
             check_method(request, base, world)
@@ -220,7 +239,7 @@ def find_learning_rate(
                 pairs.anchor,
                 folder,
                 world,
-                base,
+                open_base(request, base, watch.notice),
                 watch.report,
                 watch.notice,
                 pairs.weights,
@@ -322,6 +341,8 @@ class _Pairs:
         weighted = weights_of(train_pairs, request.weights)
         if weighted is None:
             return cls(train_pairs, dev, anchor, folds=folds)
+        if folds is not None:
+            check_turns(weighted[0], folds)
         notice(mixing_notice(weighted[1]))
         return cls(train_pairs, dev, anchor, *weighted, folds=folds)
 
@@ -409,7 +430,7 @@ def _carry_out(
         model=request.model,
         method=request.settings.method,
         pairs=counts.train,
-        dev_pairs=counts.dev if turns is None else turns.by_alpha[0.0].pictures,
+        dev_pairs=counts.dev if turns is None else turns.held_out,
         anchor_pairs=counts.anchor,
         unreadable=counts.unreadable,
         epochs=-(-progress.step // work.order.steps_per_epoch),
@@ -432,12 +453,10 @@ def _carry_out(
         median_before=verdict.median_before,
         median_after=verdict.median_after,
         mixture=[asdict(share) for share in pairs.mixture],
-        folds=0 if turns is None else FOLDS,
+        folds=0 if turns is None else turns.folds,
     )
     if turns is not None:
-        outcome.notes.append(
-            f"each held-out pair was measured by one of {FOLDS} runs on the others; the model has learned from all"
-        )
+        outcome.notes.append(_turns_note(turns.folds))
     if world.is_first:
         report("writing the model", 0, 1)
         fingerprint = _write_model(trainee, folder, request, pairs.dev, work.base_fingerprint)
@@ -457,6 +476,16 @@ def _carry_out(
     return outcome
 
 
+def _turns_note(folds: int) -> str:
+    """What so many turns of a cross-validation have measured, of the five that there are."""
+    if folds == FOLDS:
+        return f"each held-out pair was measured by one of {FOLDS} runs on the others; the model has learned from all"
+    return (
+        f"only {folds} of {FOLDS} runs could learn from the others and measure the pairs that they held out, so the "
+        "verdict is about those; the model has learned from all"
+    )
+
+
 @contextmanager
 def _stops_noted(folder: RunFolder, world: World) -> Iterator[None]:
     """Keep why a run was stopped, so that it stays so."""
@@ -471,7 +500,7 @@ def _stops_noted(folder: RunFolder, world: World) -> Iterator[None]:
 def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: PairSet, base_fingerprint: str) -> str:
     """Write the model directory, compare it with what was trained, and put it in place. Returns its fingerprint."""
     name = public_name(request.model).removeprefix(OPEN_CLIP) if request.model else "a model in memory"
-    work = Path(tempfile.mkdtemp(prefix=".model-", dir=folder.path))
+    work = Path(tempfile.mkdtemp(prefix=WRITING, dir=folder.path))
     try:
         partial = work / "model"
         trainee.write_model(partial, f"{name}, trained by clipsearch ({request.settings.method})")

@@ -18,24 +18,36 @@ RUN/
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from clipsearch.encoder.layout import OPEN_CLIP_CONFIG
 from clipsearch.encoder.names import RUN_MODEL, RUN_SETTINGS
-from clipsearch.errors import ClipsearchError
+from clipsearch.errors import ClipsearchError, StorageError
 from clipsearch.evaluation.plots import check_plots
+from clipsearch.removing import remove_made, remove_own
 from clipsearch.training.checkpoints import FOLDER as CHECKPOINTS
-from clipsearch.training.checkpoints import STATE, write_atomically
+from clipsearch.training.checkpoints import STATE, is_checkpoint_name, write_atomically
 from clipsearch.training.settings import TrainingStopped
 
 SETTINGS, MODEL = RUN_SETTINGS, RUN_MODEL
 REPORT, METRICS, TABLE, CURVES = "report.json", "metrics.jsonl", "metrics.csv", "curves.png"
 STOPPED = "stopped.json"
+CARD = "MODEL_CARD.md"
 FOLDS = "folds"
 WEIGHTS = "weights.safetensors"
+_FILES = frozenset({SETTINGS, REPORT, METRICS, TABLE, CURVES, STOPPED, CARD, WEIGHTS, OPEN_CLIP_CONFIG})
+WRITING = ".model-"  # what the folder begins with in which the model is made
+_HALF_WRITTEN = re.compile(r"\.(.+)\.\d+\.\d+")  # as `replacing` names it
+_HALF_MADE = re.compile(rf"({re.escape(WRITING)}|\.base\.)[a-z0-9_]{{8}}")
 
 Row = dict[str, float | int | None]
 
@@ -59,6 +71,45 @@ class RunFolder:
     def model(self) -> Path:
         """The model directory that the run makes."""
         return self.path / MODEL
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, keep other processes out of the run, and take away what a killed one left half written.
+
+        Where the file system has no locks, nobody is kept out, and nothing is taken away. Raises: RunExists,
+        StorageError.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RunExists(self.path, "is not a folder", "Name a new folder with --out") from error
+        except OSError as error:
+            raise StorageError(self.path, error.strerror or str(error), "Name another folder with --out") from error
+        try:
+            with suppress(OSError):
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    advice = "Wait until that has ended, or stop it with Ctrl-C, which saves"
+                    raise RunExists(self.path, "is in use by another clipsearch train", advice) from None
+                self._forget_half_written()
+            yield
+        finally:
+            os.close(fd)
+
+    def _forget_half_written(self) -> None:
+        """Nobody else writes here now: what still has the name of something unfinished stays so."""
+        if not (self.path / SETTINGS).is_file():
+            return
+        for folder in (self.path, self.path / CHECKPOINTS):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                found = _HALF_WRITTEN.fullmatch(path.name)
+                if found and (found[1] in _FILES or is_checkpoint_name(found[1])):
+                    remove_own(path)
+        for path in self.path.iterdir():
+            if _HALF_MADE.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                remove_made(path)
 
     def create(self, settings: dict[str, Any]) -> None:
         """Begin a new run. Raises: RunExists, StorageError, OutOfSpace."""

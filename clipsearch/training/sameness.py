@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,10 @@ from clipsearch.errors import UnreadablePicture
 from clipsearch.pairs.reading import PairSet
 from clipsearch.pairs.spilling import first_seen
 from clipsearch.records import IntArray
-from clipsearch.training.settings import InvalidSettings
+from clipsearch.training.settings import NothingToLearn
 
 LONGEST_EXAMPLE = 60  # characters
+LOOKED_AT = 1000  # pairs that nearly always differ already
 
 
 def same_pictures(pairs: PairSet) -> IntArray:
@@ -54,7 +55,7 @@ def numbered(values: Iterable[Hashable]) -> IntArray:
 
 
 def check_variety(pairs: PairSet, pictures: IntArray, captions: IntArray) -> None:
-    """Raise InvalidSettings if nothing can be learned: one picture, or captions that the model reads as one.
+    """Raise NothingToLearn if nothing can be learned: one picture, or captions that the model reads as one.
 
     Shapes: pictures (N,) and captions (C,): their numbers, equal for the same.
     """
@@ -63,11 +64,23 @@ def check_variety(pairs: PairSet, pictures: IntArray, captions: IntArray) -> Non
         problem = f"all {len(pairs):,} training pairs show the same picture"
         if len(pairs) < 2:
             problem = f"there is {'one training pair' if len(pairs) else 'no training pair'} only"
-        raise InvalidSettings(problem, "Training compares pictures with each other: give pairs with different ones")
+        raise NothingToLearn(problem, "Training compares pictures with each other: give pairs with different ones")
     if len(np.unique(captions)) < 2:
         texts = sorted({caption for pair in pairs for caption in pair.captions})
         example = texts[0] if len(texts[0]) <= LONGEST_EXAMPLE else f"{texts[0][: LONGEST_EXAMPLE - 3]}..."
         problem = f'all {len(pairs):,} training pairs have the same caption, "{example}"'
         if len(texts) > 1:
             problem = f"the model reads all {len(texts):,} different training captions as the same text"
-        raise InvalidSettings(problem, "Training needs captions that tell pictures apart, in the part the model reads")
+        raise NothingToLearn(problem, "Training needs captions that tell pictures apart, in the part the model reads")
+
+
+def check_variety_early(pairs: PairSet, readings: Callable[[list[str]], Sequence[bytes]]) -> None:
+    """As `check_variety`, of the first pairs alone where they differ. `readings`: what the model reads of texts."""
+    for some in (pairs[:LOOKED_AT], pairs):
+        texts = list(dict.fromkeys(caption for pair in some for caption in pair.captions))
+        try:
+            return check_variety(some, same_pictures(some), numbered(readings(texts)))
+        except NothingToLearn:
+            if len(some) == len(pairs):
+                raise
+    return None

@@ -17,12 +17,19 @@ LoraTarget = Literal["attention", "mlp", "projection", "convolution"]
 LORA_TARGETS: tuple[LoraTarget, ...] = get_args(LoraTarget)
 
 
+SEE_WHY = "See why with: clipsearch train --check"
+
+
 class InvalidSettings(ClipsearchError):
     """A run cannot be done as it was asked for."""
 
     def __init__(self, problem: str, advice: str) -> None:
         self.problem = problem
         super().__init__(f"{problem}. {advice}")
+
+
+class NothingToLearn(InvalidSettings):
+    """The pairs of a run, or those of one turn of a cross-validation, cannot teach anything."""
 
 
 class TrainingStopped(ClipsearchError):

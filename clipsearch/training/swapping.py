@@ -15,7 +15,7 @@ import xxhash
 
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import IntArray
-from clipsearch.training.settings import InvalidSettings
+from clipsearch.training.settings import NothingToLearn
 
 LOOKED_AT = 1000  # pairs, for what is said before training
 MOST_VIEWS = 16  # of a picture, which the same seeds choose by their remainder
@@ -89,7 +89,7 @@ def usable(
 
 
 def swapping_notice(pairs: PairSet) -> str:
-    """How many captions can be made wrong, of some. Raises: InvalidSettings if none can."""
+    """How many captions can be made wrong, of some. Raises: NothingToLearn if none can."""
     looked_at = pairs[:: max(1, len(pairs) // LOOKED_AT)]
     captions = {caption for pair in looked_at for caption in pair.captions}
     good = sum(bool(swapped(caption)) for caption in captions)
@@ -98,10 +98,10 @@ def swapping_notice(pairs: PairSet) -> str:
     return f"{good:,} of {len(captions):,} captions looked at have a colour, a count or words that can be swapped"
 
 
-def nothing_to_swap() -> InvalidSettings:
+def nothing_to_swap() -> NothingToLearn:
     """What is wrong with captions that have no wrong ones like them."""
     problem = "no caption has a colour, a count or words that can be swapped"
-    return InvalidSettings(problem, "Leave out --hard-negatives, or choose --hard-negatives mined")
+    return NothingToLearn(problem, "Leave out --hard-negatives, or choose --hard-negatives mined")
 
 
 def choice_of(seeds: IntArray, many: IntArray) -> IntArray:

@@ -39,7 +39,7 @@ from clipsearch.training.mixing import make_order
 from clipsearch.training.order import Draw
 from clipsearch.training.run_folder import WEIGHTS
 from clipsearch.training.sameness import check_variety, same_pictures
-from clipsearch.training.settings import InvalidSettings, LoraTarget, Objective, Settings
+from clipsearch.training.settings import SEE_WHY, InvalidSettings, LoraTarget, NothingToLearn, Objective, Settings
 from clipsearch.training.swapping import choice_of, swapped, usable
 from clipsearch.training.views import WHOLE, view_of
 
@@ -143,7 +143,7 @@ class TowersTrainee:
                 self.unreadable.add(number)
                 number = (number + 1) % len(self._train)
                 if len(self.unreadable) >= len(self._train):
-                    raise InvalidSettings("no picture can be read", "See why with: clipsearch train --check")
+                    raise NothingToLearn("no picture can be read", SEE_WHY)
                 found = self._view(number, int(draw.seeds[place]))
                 draw.pictures[place] = number
                 draw.captions[place] = self._captions.first[number]
@@ -296,7 +296,7 @@ class TowersTrainee:
         images, texts = self._vectors(name, self._world)
         captions, readable = self._set_captions[name], self._readable[name]
         if len(readable) == 0:
-            raise InvalidSettings(f"none of the {name} pictures can be read", "See why with: clipsearch train --check")
+            raise InvalidSettings(f"none of the {name} pictures can be read", SEE_WHY)
         chosen = np.isin(captions.owners, readable)
         owners = np.searchsorted(readable, captions.owners[chosen])
         return evaluate(images, texts[captions.rows[chosen]], owners)

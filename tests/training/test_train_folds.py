@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
@@ -19,6 +24,7 @@ from clipsearch.training.run import Request, Watch, resume, train  # noqa: E402
 from clipsearch.training.settings import InvalidSettings, Settings, TrainingInterrupted  # noqa: E402
 from clipsearch.training.split import fold_numbers, split, takes_turns  # noqa: E402
 from tests.support.open_clip_models import SMALL_VIT, small_encoder  # noqa: E402
+from tests.support.tiny_models import write_model_directory  # noqa: E402
 from tests.support.training_pairs import write_pairs  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -112,3 +118,95 @@ def test_a_run_on_few_pairs_takes_turns_and_can_be_resumed(tmp_path: Path, monke
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
     assert rows[0]["text_to_image_r1"] == outcome.dev_before["text_to_image_r1"]
     assert rows[-1]["text_to_image_r1"] == outcome.dev_after["text_to_image_r1"]
+
+
+HEADS = Settings("heads", max_steps=2, views=1, keep_general=0.0)
+PLAIN = [" ".join(words) for words in permutations(("dog", "cat", "beach", "the", "on"), 2)]  # nothing to be swapped
+
+
+def request_for(tmp_path: Path, captions: list[str], **settings: Any) -> Request:
+    model = write_model_directory(tmp_path / "model")
+    folder = write_pairs(tmp_path / "pairs", len(captions))
+    for number, caption in enumerate(captions):
+        (folder / f"p{number:05d}.txt").write_text(caption)
+    anchor = [str(write_pairs(tmp_path / "anchor", 12, first=100))]
+    return Request([str(folder)], str(model), replace(HEADS, **settings), anchor=anchor, max_anchor_drop=100.0)
+
+
+def test_turns_that_cannot_learn_are_left_out_and_the_others_go_on(tmp_path: Path) -> None:
+    request = request_for(tmp_path, ["a red dog"] * 11 + ["the cat"])
+    told: list[str] = []
+    outcome = train(request, tmp_path / "run", watch=Watch(notice=told.append))
+    [left_out] = [line for line in told if "left out" in line]
+    found = re.fullmatch(
+        r"run (\d) of 5 of the cross-validation is left out: all \d+ training pairs .*red dog.*", left_out
+    )
+    assert found
+    held = int((fold_numbers(open_pairs(request.sources)) == int(found[1]) - 1).sum())
+    assert (outcome.folds, outcome.pairs, outcome.dev_pairs) == (4, 12, 12 - held)
+    assert any(note.startswith("only 4 of 5 runs") for note in outcome.notes)
+    assert "held-out pairs, in 4 of 5 turns" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_turn_without_wrong_captions_is_left_out(tmp_path: Path) -> None:
+    request = request_for(tmp_path, [*PLAIN[:11], "a red dog"], hard_negatives="captions")
+    told: list[str] = []
+    outcome = train(request, tmp_path / "run", watch=Watch(notice=told.append))
+    assert outcome.folds == 4
+    assert sum("left out: no caption has a colour" in line for line in told) == 1
+
+
+@pytest.mark.slow
+def test_a_turn_whose_pictures_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    request = request_for(tmp_path, PLAIN[:12])
+    noise = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
+    for pair, pixels in zip(open_pairs(request.sources), noise, strict=True):
+        Image.fromarray(pixels).save(pair.source.path)
+    pairs = open_pairs(request.sources)
+    for pair, number in zip(pairs, fold_numbers(pairs), strict=True):
+        if number == 1:  # its turn follows from the middle of the file
+            path = Path(pair.source.path)
+            path.write_bytes(b"broken" + path.read_bytes()[6:])
+    told: list[str] = []
+    outcome = train(request, tmp_path / "run", watch=Watch(notice=told.append))
+    assert outcome.folds == 4
+    assert any("left out: none of the pictures that it holds out can be read" in line for line in told)
+    assert all(np.isfinite(value) for value in outcome.dev_after.values())
+
+
+@pytest.mark.slow
+def test_a_turn_whose_weights_show_one_pair_is_left_out(tmp_path: Path) -> None:
+    request = request_for(tmp_path, PLAIN[:12])
+    few = write_pairs(tmp_path / "few", 2, first=50)
+    for number, caption in enumerate(PLAIN[12:14]):
+        (few / f"p{50 + number:05d}.txt").write_text(caption)
+    weights = {request.sources[0]: 0.01}
+    told: list[str] = []
+    mixed = replace(request, sources=[*request.sources, str(few)], weights=weights)
+    outcome = train(mixed, tmp_path / "run", watch=Watch(notice=told.append))
+    assert any("one of the 12 in pairs every 8 epochs (weight 0.01), 2 of the 2 others" in line for line in told)
+    pairs = open_pairs(mixed.sources)
+    turns = {int(n) for pair, n in zip(pairs, fold_numbers(pairs), strict=True) if pair.origin == str(few)}
+    assert outcome.folds == 5 - len(turns)
+    assert sum("left out: with these weights an epoch would show one pair" in line for line in told) == len(turns)
+    with pytest.raises(InvalidSettings, match="an epoch would show one pair"):
+        train(replace(request, weights={request.sources[0]: 0.14}), tmp_path / "none")  # 1.68 of all, 1.4 in a turn
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("captions", "settings", "said"),
+    [
+        (["a red dog"] * 12, {}, 'all 12 training pairs have the same caption, "a red dog"'),
+        ([f"dog{n}" for n in range(12)], {}, "the model reads all 12 different training captions as the same text"),
+        (PLAIN[:12], {"hard_negatives": "captions"}, "no caption has a colour"),
+    ],
+)
+def test_pairs_that_teach_nothing_are_refused_before_anything_is_written(
+    tmp_path: Path, captions: list[str], settings: dict[str, Any], said: str
+) -> None:
+    request = request_for(tmp_path, captions, **settings)
+    with pytest.raises(InvalidSettings, match=said):
+        train(request, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
