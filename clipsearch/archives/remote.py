@@ -33,6 +33,8 @@ REFUSALS = (FileNotFoundError, PermissionError, IsADirectoryError)
 ABOUT_WHO_ASKS = ("ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "NoSuchBucket")
 """Refusals of S3 that would be the same of any object."""
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "generation")
+"""The first that there is counts: in another order, what indexes have noted of old would tell of changes."""
 T = TypeVar("T")
 Item = TypeVar("Item")
 
@@ -277,7 +279,8 @@ def _time_of(entry: dict[str, Any]) -> int:
 
 
 def _tag_of(entry: dict[str, Any]) -> int:
-    tag = entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or ""
+    """What a listing says of an object's content, hashed: indexes keep it (`ImageRecord.inode`)."""
+    tag = next((entry[name] for name in _TAGS if entry.get(name)), "")
     return xxhash.xxh3_64_intdigest(str(tag).encode()) if tag else 0
 
 
