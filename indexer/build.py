@@ -599,7 +599,7 @@ class _Run:
         self._choose_links(current)
         self._note_clock()
         self.catalog = catalog = Catalog(index_dir, self._fragments)
-        self._unpacking = Unpacking(self.root, catalog, self._storage, keeps_names=self._rebuilding)
+        self._unpacking = Unpacking(self.root, catalog, keeps_names=self._rebuilding)
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
@@ -828,9 +828,9 @@ class _Run:
     def _fetched(
         self, storage: Storage, files: Iterator[FoundFile | ArchiveToRead]
     ) -> Iterator[FoundFile | ArchiveToRead]:
-        """Copies of objects; archives as they are."""
+        """Copies of objects."""
         for file, problem in with_copies(storage, files):
-            if file is PAUSE or not isinstance(file, FoundFile):
+            if file is PAUSE or not isinstance(file, FoundFile):  # of an archive, who opens it says what is wrong
                 yield file
                 continue
             self._note_fetched(problem)

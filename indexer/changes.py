@@ -33,7 +33,8 @@ class ArchiveToRead:
     file: FoundFile
     done: list[int] = field(default_factory=list)
     opened: Archive | None = None
-    copy: Spool | None = None
+    copy: Spool | None = None  # of one in object storage
+    problem: OSError | None = None  # why there is none
     given: set[str] = field(default_factory=set)  # names of what the index has as it is, or the run was given to read
 
     def pictures_done(self, catalog: Catalog) -> int:

@@ -282,10 +282,10 @@ def test_a_storage_that_is_gone_is_an_error_and_no_deletion(
     index = tmp_path / "index"
     fetch = Storage.fetch
 
-    def dies(storage: Storage, path: str, size_bytes: int) -> Any:
+    def dies(storage: Storage, path: str, *more: Any) -> Any:
         if path >= "many/10":
             raise OSError("connection refused")
-        return fetch(storage, path, size_bytes)
+        return fetch(storage, path, *more)
 
     monkeypatch.setattr(Storage, "fetch", dies)
     with pytest.raises(StorageError, match="could not be reached any more"):
