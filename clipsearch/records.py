@@ -115,7 +115,7 @@ class ImageRecord:
     path: str
     size_bytes: int
     mtime_ns: int
-    inode: int
+    inode: int  # in object storage, a hash of what the listing says of the content (ETag); 0: nothing
     content_hash: str | None  # xxh3-128 of the bytes, hexadecimal; None where they were never read
     width: int | None = None
     height: int | None = None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.indexer.catalog import Catalog
-from clipsearch.indexer.changes import ArchiveToRead, Changes, block_of, find_moved, is_cut
+from clipsearch.indexer.changes import ArchiveToRead, Changes, are_others, block_of, find_moved, is_cut
 from clipsearch.indexer.scan import FoundFile
 from clipsearch.pictures.metadata import METADATA_VERSION
 from clipsearch.records import ImageRecord, IntArray
@@ -28,10 +28,12 @@ def compare_archives(
     *,
     retry: Callable[[ImageRecord], bool],
     reread_metadata: bool = False,
+    tagged: bool = False,
 ) -> None:
     """Compare an index with the archives that a walk has found, in order of their paths.
 
-    Notes in `changes` what is to be read and what is not, and in `seen` which rows were seen. Shape: seen (N,).
+    Notes in `changes` what is to be read and what is not, and in `seen` which rows were seen. `tagged`: see
+    `changes.Comparison`. Shape: seen (N,).
     """
     for file in sorted(found, key=lambda file: file.path):
         rows = catalog.rows_at(file.path)
@@ -40,9 +42,11 @@ def compare_archives(
             changes.archives.append(ArchiveToRead(file))
             continue
         whole = catalog.sizes[rows] == file.size_bytes
-        same = whole & (catalog.mtimes_ns[rows] == file.mtime_ns)
+        tags = catalog.numbers_of("inode", rows)
+        other = are_others(tags, np.full(len(rows), file.inode, np.uint64)) & tagged
+        same = whole & (catalog.mtimes_ns[rows] == file.mtime_ns) & ~other
         has_vector = (catalog.statuses[rows] != 0) | (catalog.vector_ids[rows] >= 0)
-        if not same.any() and whole.all() and has_vector.all():
+        if not same.any() and not other.any() and whole.all() and has_vector.all():
             now_ns = np.full(len(rows), file.mtime_ns, np.int64)
             is_same_time = bool(is_cut(catalog.mtimes_ns[rows], now_ns).all())
             if is_same_time and not catalog.away[rows].any() and are_all(catalog, rows):

@@ -53,7 +53,7 @@ from clipsearch.indexer.belonging import (
     split_source,
 )
 from clipsearch.indexer.catalog import Catalog, References, StoredVectors
-from clipsearch.indexer.changes import ArchiveToRead, Changes
+from clipsearch.indexer.changes import ArchiveToRead, Changes, are_others
 from clipsearch.indexer.compact import counted, merge_due, needs_upgrade
 from clipsearch.indexer.executors import Executor, LocalExecutor, LocalPool, Pool, Work, open_local
 from clipsearch.indexer.ignore import EXCLUDED, OF_DATASET, Archives, Ignore, overlapping
@@ -599,7 +599,7 @@ class _Run:
         self._choose_links(current)
         self._note_clock()
         self.catalog = catalog = Catalog(index_dir, self._fragments)
-        self._unpacking = Unpacking(self.root, catalog, self._storage, keeps_names=self._rebuilding)
+        self._unpacking = Unpacking(self.root, catalog, keeps_names=self._rebuilding)
         self._tell_of_old_metadata()
         self._before = open_snapshot(index_dir) if current is not None else None
         self._vectors = StoredVectors(index_dir, self._segments, self.model.dim)
@@ -618,6 +618,7 @@ class _Run:
             retry=self._retry,
             reread_metadata=self.options.reread_metadata,
             known=self._old_catalog() if self._rebuilding and self.manifest.more_views else None,
+            tagged=self._storage is not None,
         )
         if self._storage is not None:
             self._stream = Stream(catalog, self.root, index_dir, self.ignore, asked)
@@ -827,9 +828,9 @@ class _Run:
     def _fetched(
         self, storage: Storage, files: Iterator[FoundFile | ArchiveToRead]
     ) -> Iterator[FoundFile | ArchiveToRead]:
-        """Copies of objects; archives as they are."""
+        """Copies of objects."""
         for file, problem in with_copies(storage, files):
-            if file is PAUSE or not isinstance(file, FoundFile):
+            if file is PAUSE or not isinstance(file, FoundFile):  # of an archive, who opens it says what is wrong
                 yield file
                 continue
             self._note_fetched(problem)
@@ -867,7 +868,7 @@ class _Run:
             if old.statuses[row] == 0 and (record := old.record(row)).member not in archive.given:
                 self._not_read[record.place] = archive.status
         record = dataclasses.replace(row_of(file), status=archive.status, reason=archive.reason)
-        if not any(says_the_same(self.catalog.record(row), record) for row in self._rows_of(file.path)):
+        if not self._has(record, self._rows_of(file.path)):
             self._add(record, None)
 
     def _take_known(self, changes: Changes) -> Iterator[tuple[FoundFile, int]]:
@@ -1230,7 +1231,7 @@ class _Run:
             reason=reason,
             attempts=attempts_after(self._same_as_before(file), status, reason),
         )
-        if any(says_the_same(self.catalog.record(row), record) for row in rows):
+        if self._has(record, rows):
             return
         if was_read:
             self._spoiled[file.place] = record  # if it is the only one: see finish
@@ -1271,7 +1272,19 @@ class _Run:
         row, old = self._old_row(file), self._old_catalog()
         if row is None or old.vector_ids[row] < 0:
             return False
-        return bool((old.sizes[row], old.mtimes_ns[row]) == (file.file_bytes, file.mtime_ns))
+        return self._is_of(old, row, file)
+
+    def _is_of(self, catalog: Catalog, row: int, file: FoundFile) -> bool:
+        """Whether a row is of a file as it is now, as far as size, time and, in storage, tag say."""
+        if (catalog.sizes[row], catalog.mtimes_ns[row]) != (file.file_bytes, file.mtime_ns):
+            return False
+        tags = catalog.inodes_of(np.array([row])), np.array([file.inode], np.uint64)
+        return self._storage is None or not are_others(*tags).any()
+
+    def _has(self, record: ImageRecord, rows: list[int]) -> bool:
+        """Whether some rows, of files that were skipped, say what `record` does."""
+        tagged = self._storage is not None
+        return any(says_the_same(self.catalog.record(row), record, tagged=tagged) for row in rows)
 
     def _old_catalog(self) -> Catalog:
         if not self._rebuilding:
@@ -1283,7 +1296,7 @@ class _Run:
     def _same_as_before(self, file: FoundFile) -> ImageRecord | None:
         """The row that the file has, if it did not change since."""
         for row in self._rows_of(file.path, file.member):
-            if (self.catalog.sizes[row], self.catalog.mtimes_ns[row]) == (file.file_bytes, file.mtime_ns):
+            if self._is_of(self.catalog, row, file):
                 return self.catalog.record(row)
         return None
 

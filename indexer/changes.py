@@ -33,7 +33,8 @@ class ArchiveToRead:
     file: FoundFile
     done: list[int] = field(default_factory=list)
     opened: Archive | None = None
-    copy: Spool | None = None
+    copy: Spool | None = None  # of one in object storage
+    problem: OSError | None = None  # why there is none
     given: set[str] = field(default_factory=set)  # names of what the index has as it is, or the run was given to read
 
     def pictures_done(self, catalog: Catalog) -> int:
@@ -85,10 +86,19 @@ def compare(
 
 
 class Comparison:
-    """An index beside what a walk finds, some at a time; see `compare`."""
+    """An index beside what a walk finds, some at a time; see `compare`. `tagged`: what stands for inodes are tags of
+    contents."""
 
-    def __init__(self, catalog: Catalog, *, retry: Callable[[ImageRecord], bool], outdated: Outdated | None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        retry: Callable[[ImageRecord], bool],
+        outdated: Outdated | None,
+        tagged: bool = False,
+    ) -> None:
         self._catalog = catalog
+        self._tags = catalog.column("inode") if tagged else None
         self._retry = retry
         self._outdated = outdated
         self.found = np.zeros(len(catalog), bool)  # rows; of files with several, at least one
@@ -108,6 +118,10 @@ class Comparison:
         same = np.zeros(len(rows), bool)  # the same file as when it was indexed
         same[there] = catalog.sizes[at] == np.concatenate([block.sizes for block in batch])[there]
         same[there] &= catalog.mtimes_ns[at] == np.concatenate([block.mtimes_ns for block in batch])[there]
+        other = np.zeros(len(rows), bool)  # certainly another one
+        if self._tags is not None:
+            other[there] = are_others(self._tags[at], np.concatenate([block.inodes for block in batch])[there])
+        same &= ~other
         again = np.zeros(len(rows), bool)  # the same, to be read all the same
         unchanged = np.flatnonzero(same)
         for number in unchanged[special[rows[unchanged]]].tolist():
@@ -126,6 +140,7 @@ class Comparison:
         cut[there] = catalog.sizes[at] == np.concatenate([block.sizes for block in batch])[there]
         cut[there] &= is_cut(catalog.mtimes_ns[at], np.concatenate([block.mtimes_ns for block in batch])[there])
         cut[there] &= ~special[at]
+        cut &= ~other
         changes.retimed += _each(batch, rows, cut)
         same &= ~again
         changes.unchanged += int(same.sum())
@@ -134,6 +149,13 @@ class Comparison:
             changes.to_describe += _parts(batch, old & same)
         if not (same | cut).all():
             changes.to_read += _parts(batch, ~same & ~cut)
+
+
+def are_others(known_tags: npt.NDArray[np.uint64], tags: npt.NDArray[np.uint64]) -> BoolArray:
+    """Which objects in storage are not those that rows are of, by the tags of their contents, whatever size and time
+    say. Where either is 0, nothing is known. Shapes: (N,)."""
+    others: BoolArray = (known_tags != tags) & (known_tags != 0) & (tags != 0)
+    return others
 
 
 def is_cut(known_ns: IntArray, now_ns: IntArray) -> BoolArray:

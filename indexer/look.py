@@ -40,7 +40,7 @@ class Asked:
 
     `devices`: the drives below the root as they were; `expected`: whether there must be pictures; `retry`: which
     skipped files to read again; `reread_metadata`: see `IndexOptions`; `known`: the rows that are to be replaced, if
-    any.
+    any; `tagged`: see `changes.Comparison`.
     """
 
     devices: dict[str, int]
@@ -48,6 +48,7 @@ class Asked:
     retry: Callable[[ImageRecord], bool]
     reread_metadata: bool = False
     known: Catalog | None = None
+    tagged: bool = False
 
 
 def look(catalog: Catalog, root: Path, index_dir: Path, ignore: Ignore, asked: Asked) -> Look:
@@ -79,7 +80,7 @@ class Stream:
         """What is to be done, some files at a time. Raises: as `look`; StorageError, if the walk cannot go on."""
         catalog, asked = self._catalog, self._asked
         outdated = Outdated(catalog, older_versions=asked.reread_metadata)
-        comparison = Comparison(catalog, retry=asked.retry, outdated=outdated)
+        comparison = Comparison(catalog, retry=asked.retry, outdated=outdated, tagged=asked.tagged)
         perhaps_moved = PerhapsMoved(catalog)
         compared = 0  # archives
         for block in self._blocks:
@@ -99,8 +100,15 @@ class Stream:
 def _compare_archives(
     catalog: Catalog, archives: list[FoundFile], changes: Changes, seen: BoolArray, asked: Asked
 ) -> None:
-    retry, reread_metadata = asked.retry, asked.reread_metadata
-    compare_archives(catalog, archives, changes, seen, retry=retry, reread_metadata=reread_metadata)
+    compare_archives(
+        catalog,
+        archives,
+        changes,
+        seen,
+        retry=asked.retry,
+        reread_metadata=asked.reread_metadata,
+        tagged=asked.tagged,
+    )
 
 
 def _settled(

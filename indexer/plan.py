@@ -180,6 +180,7 @@ def _plan(
         expected=current is None or current.pictures > 0 or current.missing > 0,
         retry=lambda record: is_read_again(record, all_skipped=all_skipped),
         reread_metadata=options.reread_metadata,
+        tagged=is_address(root),
     )
     if is_address(root):  # whose listing may not fit into memory, and of which nothing is fetched
         stream = Stream(catalog, root, index_dir, ignore, asked)

@@ -79,14 +79,15 @@ def row_at(root: Path, record: ImageRecord, file: FoundFile, metadata: PictureMe
     )
 
 
-def says_the_same(one: ImageRecord, other: ImageRecord) -> bool:
-    """Whether two rows of skipped files differ in nothing that matters: there is nothing new to write then."""
+def says_the_same(one: ImageRecord, other: ImageRecord, *, tagged: bool = False) -> bool:
+    """Whether two rows of skipped files differ in nothing that matters: there is nothing new to write then. `tagged`:
+    see `changes.Comparison`."""
 
     def said(record: ImageRecord) -> tuple[object, ...]:
         own = record.path, record.member, record.size_bytes, record.archive_rows, record.mtime_ns
         return *own, record.status, record.reason, record.attempts
 
-    return said(one) == said(other)
+    return said(one) == said(other) and (one.inode == other.inode or not tagged)
 
 
 def _within(file: FoundFile) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import xxhash
 
 from clipsearch.archives import is_archive_name
 from clipsearch.archives.listing import Spool
-from clipsearch.archives.remote import Storage, StoredObject
+from clipsearch.archives.remote import Storage, StoredObject, Wanted
 from clipsearch.config import INDEX_DIR_NAME
 from clipsearch.filenames import to_bytes
 from clipsearch.indexer.changes import ArchiveToRead
@@ -27,7 +27,7 @@ MOST_FAILED = 16
 """So many objects one after another of which the storage says nothing: it is not to be reached, and the run stops."""
 
 PAUSE = FoundFile("", 0, 0, 0)
-"""Among files to read, instead of one: use what was read, and see whether to stop, before the listing goes on."""
+"""Among files to read, instead of one: use what was read, and see whether to stop, before waiting for the next."""
 
 
 def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock]:
@@ -94,17 +94,21 @@ def _block(objects: list[StoredObject], result: Scan) -> FileBlock:
 def with_copies(
     storage: Storage, files: Iterable[FoundFile | ArchiveToRead]
 ) -> Iterator[tuple[FoundFile | ArchiveToRead, OSError | None]]:
-    """Each file with a copy of it, or with the error that says why there is none; archives, which may be large,
-    without."""
+    """Each file and archive with a copy of it, or with the error that says why there is none. PAUSEs also while one is
+    waited for."""
 
-    def wanted(file: FoundFile | ArchiveToRead) -> tuple[str, int] | None:
-        if file is PAUSE or not isinstance(file, FoundFile) or classify_name(file.name) is not None:
+    def wanted(file: FoundFile | ArchiveToRead) -> Wanted | None:
+        if isinstance(file, ArchiveToRead):
+            return Wanted(file.file.path, file.file.size_bytes, is_large=True)
+        if file is PAUSE or classify_name(file.name) is not None:
             return None
-        return file.path, file.size_bytes
+        return Wanted(file.path, file.size_bytes)
 
-    for file, copy in storage.fetch_all(files, wanted):
-        if isinstance(copy, Spool):
-            assert isinstance(file, FoundFile)
-            yield dataclasses.replace(file, copy=copy), None
-        else:
-            yield file, copy
+    for found in storage.fetch_all(files, wanted):
+        file, copy = (PAUSE, None) if found is None else found
+        problem = copy if isinstance(copy, OSError) else None
+        if isinstance(file, ArchiveToRead):
+            file.copy, file.problem = copy if isinstance(copy, Spool) else None, problem
+        elif isinstance(copy, Spool):
+            file = dataclasses.replace(file, copy=copy)
+        yield file, problem

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from clipsearch.archives import Archive, open_archive
 from clipsearch.archives.listing import TABLE_ENDINGS
-from clipsearch.archives.remote import Storage
 from clipsearch.archives.tables import row_of
 from clipsearch.errors import first_line
 from clipsearch.indexer.catalog import Catalog
@@ -45,18 +44,17 @@ class _Read:
 class Unpacking:
     """The archives that a run reads. `found`: the pictures in those that were opened so far."""
 
-    def __init__(self, root: Path, catalog: Catalog, storage: Storage | None, *, keeps_names: bool = False) -> None:
+    def __init__(self, root: Path, catalog: Catalog, *, keeps_names: bool = False) -> None:
         """`keeps_names`: of archives of which the catalog has nothing, too."""
         self.found = 0
         self._keeps_names = keeps_names
         self._root = root
         self._catalog = catalog
-        self._storage = storage
         self._read: list[_Read] = []
 
     def members(self, archive: ArchiveToRead) -> Iterator[FoundFile | Unread]:
         """The pictures of an archive that are to be read; what cannot be said of it."""
-        source = opened(self._root, archive, self._storage)
+        source = opened(self._root, archive)
         if isinstance(source, Unread):
             yield source
             return
@@ -93,15 +91,14 @@ class Unpacking:
             yield from gone
 
 
-def opened(root: Path, archive: ArchiveToRead, storage: Storage | None = None) -> Archive | Unread:
-    """An archive, open; or why it cannot be read. From object storage a copy is fetched."""
+def opened(root: Path, archive: ArchiveToRead) -> Archive | Unread:
+    """An archive, or its copy, open; or why it cannot be read."""
     file = archive.file
     try:
-        if storage is not None:
-            archive.copy = storage.fetch(file.path, file.size_bytes)
-            archive.opened = open_archive(archive.copy.path)
-        else:
-            archive.opened = open_archive(os.fspath(root / file.path))
+        if archive.problem is not None:
+            raise archive.problem
+        path = os.fspath(root / file.path) if archive.copy is None else archive.copy.path
+        archive.opened = open_archive(path)
     except OSError as error:
         return Unread(file, "unreadable", f"it cannot be read ({error.strerror or error})", error=error)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -39,6 +40,11 @@ class Spool:
 
     def flush(self) -> None:
         self._file.flush()
+
+    def close(self) -> None:
+        """Delete the file now, whoever holds it: an error, say, which keeps what there was when it was raised."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 @dataclass(frozen=True, slots=True)

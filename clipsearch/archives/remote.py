@@ -1,19 +1,24 @@
-"""Object storage (S3 and what else fsspec reads): listing folder by folder, and fetching with a limited patience.
+"""Object storage (S3 and what else fsspec reads): listing folder by folder, and fetching ahead with a limited patience.
 
 What the network does not give is an error that says so, never a sign that something was deleted.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import queue
 import re
+import shutil
+import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 import xxhash
 
@@ -26,13 +31,18 @@ ATTEMPTS = 3
 FIRST_WAIT_S = 0.2  # four times as long after each attempt
 AT_ONCE = 16
 AHEAD = 48  # objects that are fetched, or wait to be used
+PAUSE_S = 0.02  # who waits for an object does other things so often
+LOOK_S = 0.5  # for a large object to be fetched while another is used
 REFUSED = ("http", "https", "ftp", "data", "file", "local", "github", "git")
 """Protocols of fsspec that are no object storage."""
 REFUSALS = (FileNotFoundError, PermissionError, IsADirectoryError)
 """What will not pass by asking again."""
 ABOUT_WHO_ASKS = ("ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "NoSuchBucket")
 """Refusals of S3 that would be the same of any object."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "generation")
+"""The first that there is counts: in another order, what indexes have noted of old would tell of changes."""
 T = TypeVar("T")
 Item = TypeVar("Item")
 
@@ -45,6 +55,14 @@ class StoredObject:
     size_bytes: int
     mtime_ns: int
     tag: int
+
+
+class Wanted(NamedTuple):
+    """An object to fetch. Of large ones, only one is fetched at a time."""
+
+    path: str
+    size_bytes: int
+    is_large: bool = False
 
 
 class Storage:
@@ -64,11 +82,14 @@ class Storage:
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         if protocol in S3:  # s3fs and we try again: boto, which would as well, need not multiply that
             options["config_kwargs"] = {"retries": {"mode": "standard", "max_attempts": 1}}
+            options["max_concurrency"] = 1  # else large objects come as ten parts of 50 MB at once, kept in memory
         try:
             self._fs, self._root = url_to_fs(self.address, **options)
             self._gives_pages = protocol in S3 and not getattr(self._fs, "version_aware", False)
             if self._gives_pages:
                 _keep_keys_whole(self._fs)
+            if (loop := getattr(self._fs, "loop", None)) is not None:
+                loop.set_exception_handler(_tell)
         except ImportError as error:
             if protocol in S3:
                 raise MissingExtra("s3", "reading s3:// addresses") from error
@@ -167,44 +188,115 @@ class Storage:
         file: IO[bytes] = _again(lambda: self._fs.open(self._full(path), "rb"))
         return file
 
-    def fetch(self, path: str, size_bytes: int) -> Spool:
-        """A copy of an object, which goes when nobody holds it any more. Raises: OSError."""
+    def fetch(self, path: str, size_bytes: int, group: Fetches | None = None) -> Spool:
+        """A copy of an object, which goes when nobody holds it any more. Raises: OSError; Ended, if `group` has."""
+        from fsspec.callbacks import Callback
+
+        fetches = group or Fetches()
+
+        class Told(Callback):  # type: ignore[misc]
+            def set_size(self, size: int) -> None:
+                fetches.check()
+
+            def relative_update(self, inc: int = 1) -> None:
+                fetches.check()
+
+        def get() -> None:
+            fetches.check()
+            self._fs.get_file(self._full(path), spool.path, callback=Told())
+
         spool = Spool(os.path.splitext(path)[1])
-        _again(lambda: self._fs.get_file(self._full(path), spool.path))
-        found = os.path.getsize(spool.path)
-        if found != size_bytes:
-            raise OSError(f"it has {found:,} bytes now, not {size_bytes:,}")
+        fetches.spools.add(spool)
+        try:
+            _again(get)
+            found = os.path.getsize(spool.path)
+            if found != size_bytes:
+                raise OSError(f"it has {found:,} bytes now, not {size_bytes:,}")
+        except BaseException:
+            spool.close()
+            raise
         return spool
 
     def fetch_all(
-        self, items: Iterable[Item], what: Callable[[Item], tuple[str, int] | None]
-    ) -> Iterator[tuple[Item, Spool | OSError | None]]:
-        """Copies of many objects, AT_ONCE at a time, in the order of `items`, none later than it could be. `what` says
-        which path and size an item needs; None for nothing."""
-        waiting: deque[tuple[Item, Future[Spool] | None]] = deque()
+        self, items: Iterable[Item], what: Callable[[Item], Wanted | None]
+    ) -> Iterator[tuple[Item, Spool | OSError | None] | None]:
+        """Copies of many objects, AT_ONCE at a time, in the order of `items`, none later than it could be; None every
+        PAUSE_S while one is waited for. `what` says what an item needs; None for nothing.
 
-        def first() -> tuple[Item, Spool | OSError | None]:
-            item, future = waiting.popleft()
-            if future is None:
-                return item, None
-            try:
-                return item, future.result()
-            except OSError as error:
-                return item, error
+        A large one is fetched while the one before it is used, if the disk has room for two of its size.
+        """
+        waiting: deque[_Waiting[Item]] = deque()
+        fetches = Fetches()
+        hands = _Hands(AT_ONCE)
+        rest = iter(items)
+        is_lent = False  # a large one is used
 
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="clipsearch-fetch") as pool:
-            try:
-                for item in items:
-                    wanted = what(item)
-                    waiting.append((item, None if wanted is None else pool.submit(self.fetch, *wanted)))
-                    while waiting and (len(waiting) >= AHEAD or waiting[0][1] is None or waiting[0][1].done()):
-                        yield first()
-                while waiting:
-                    yield first()
-            finally:
-                for _, future in waiting:
-                    if future is not None:
-                        future.cancel()
+        def begin(one: _Waiting[Item]) -> None:
+            assert one.wanted is not None
+            path, size_bytes, _ = one.wanted
+            one.copy = hands.submit(lambda: self.fetch(path, size_bytes, fetches))
+
+        def begin_large() -> None:
+            one = next((one for one in waiting if one.is_large), None)
+            if one is None or one.copy is not None:
+                return
+            one.is_ahead = is_lent or one is not waiting[0]
+            if not one.is_ahead or _has_room(one.size_bytes):
+                begin(one)
+
+        def take() -> bool:
+            for item in rest:
+                one = _Waiting(item, what(item))
+                waiting.append(one)
+                if one.is_large:
+                    begin_large()
+                elif one.wanted is not None:
+                    begin(one)
+                return True
+            return False
+
+        def use() -> Iterator[tuple[Item, Spool | OSError | None] | None]:
+            """The first one, once it is there."""
+            nonlocal is_lent
+            one = waiting[0]
+            while one.wanted is not None:
+                begin_large()
+                assert one.copy is not None
+                if not wait([one.copy], PAUSE_S).done:
+                    yield None
+                    continue
+                error = one.copy.exception()
+                if not (one.is_ahead and isinstance(error, OSError) and error.errno in NO_ROOM):
+                    break
+                one.copy, one.is_ahead = None, False  # alone it may fit
+            waiting.popleft()
+            if one.is_large:  # the next one comes meanwhile
+                is_lent = True
+                until = time.monotonic() + LOOK_S
+                while not any(other.is_large for other in waiting) and len(waiting) < AHEAD:
+                    if time.monotonic() >= until or not take():
+                        break
+                begin_large()
+            if one.copy is None:
+                yield one.item, None
+                return
+            error = one.copy.exception()
+            if error is not None and not isinstance(error, OSError):
+                raise error
+            if error is None:
+                fetches.spools.discard(one.copy.result())
+            yield one.item, one.copy.result() if error is None else error
+            is_lent = False
+
+        try:
+            while take():
+                while waiting and (len(waiting) >= AHEAD or waiting[0].is_ready):
+                    yield from use()
+            while waiting:
+                yield from use()
+        finally:
+            fetches.end()
+            hands.close()
 
     def _full(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}" if path else self._root
@@ -220,12 +312,96 @@ class Storage:
         return StorageError(Address(self.address) / path, f"it cannot be listed ({why})", advice)
 
 
+@dataclass(slots=True)
+class _Waiting(Generic[Item]):
+    """An item whose turn has not come. `is_ahead`: it is fetched while another large one may be there."""
+
+    item: Item
+    wanted: Wanted | None
+    copy: Future[Spool] | None = None
+    is_ahead: bool = False
+
+    @property
+    def is_large(self) -> bool:
+        return self.wanted is not None and self.wanted.is_large
+
+    @property
+    def size_bytes(self) -> int:
+        return 0 if self.wanted is None else self.wanted.size_bytes
+
+    @property
+    def is_ready(self) -> bool:
+        return self.wanted is None or self.is_large or (self.copy is not None and self.copy.done())
+
+
+class Fetches:
+    """What is fetched for somebody, until that has ended: then nothing of it stays. `spools`: not handed over yet."""
+
+    def __init__(self) -> None:
+        self.spools: set[Spool] = set()
+        self._has_ended = False
+
+    def check(self) -> None:
+        """Raises: Ended."""
+        if self._has_ended:
+            raise Ended
+
+    def end(self) -> None:
+        """Nobody waits any more."""
+        self._has_ended = True
+        while self.spools:
+            self.spools.pop().close()
+
+
+class Ended(Exception):
+    """Nobody waits for what is being fetched."""
+
+
+class _Hands:
+    """Threads that fetch. The process ends without waiting for them, as it would for those of an executor: a server
+    that does not answer holds some for minutes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._threads = 0
+        self._work: queue.SimpleQueue[tuple[Future[Spool], Callable[[], Spool]] | None] = queue.SimpleQueue()
+
+    def submit(self, fetch: Callable[[], Spool]) -> Future[Spool]:
+        future: Future[Spool] = Future()
+        self._work.put((future, fetch))
+        if self._threads < self._most:
+            self._threads += 1
+            threading.Thread(target=self._fetch, name="clipsearch-fetch", daemon=True).start()
+        return future
+
+    def _fetch(self) -> None:
+        while (work := self._work.get()) is not None:
+            future, fetch = work
+            try:
+                future.set_result(fetch())
+            except BaseException as error:
+                future.set_exception(error)
+            del future, fetch, work  # which keep a copy
+
+    def close(self) -> None:
+        for _ in range(self._threads):
+            self._work.put(None)
+
+
+def _has_room(size_bytes: int) -> bool:
+    """Whether the disk of temporary files has room for two of a size."""
+    try:
+        return shutil.disk_usage(tempfile.gettempdir()).free >= 2 * size_bytes
+    except OSError:
+        return False
+
+
 def _again(ask: Callable[[], T]) -> T:
     """What `ask` gives, at most at the ATTEMPTS-th time. Raises: OSError, at once for what will not pass."""
     for attempt in range(ATTEMPTS):
         try:
             return ask()
-        except REFUSALS:
+        except (*REFUSALS, Ended):
             raise
         except Exception as error:  # every kind of storage has errors of its own
             if attempt + 1 == ATTEMPTS:
@@ -234,6 +410,13 @@ def _again(ask: Callable[[], T]) -> T:
                 raise OSError(first_line(error)) from error
             time.sleep(FIRST_WAIT_S * 4**attempt)
     raise AssertionError
+
+
+def _tell(loop: Any, context: dict[str, Any]) -> None:
+    """Say what goes wrong in fsspec's thread, but not that a connection is open when the process ends: who stops a run
+    does not wait for it."""
+    if not str(context.get("message")).startswith("Unclosed"):
+        loop.default_exception_handler(context)
 
 
 def _keep_keys_whole(files: Any) -> None:
@@ -277,7 +460,8 @@ def _time_of(entry: dict[str, Any]) -> int:
 
 
 def _tag_of(entry: dict[str, Any]) -> int:
-    tag = entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or ""
+    """What a listing says of an object's content, hashed: indexes keep it (`ImageRecord.inode`)."""
+    tag = next((entry[name] for name in _TAGS if entry.get(name)), "")
     return xxhash.xxh3_64_intdigest(str(tag).encode()) if tag else 0
 
 

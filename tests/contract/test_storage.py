@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from clipsearch.places import Address, as_address, is_address
 from clipsearch.search.collection import Collection
 from clipsearch.search.dedupe import find_duplicates
 from clipsearch.server.thumbnails import Thumbnails
+from clipsearch.store import open_snapshot, read_records
+from clipsearch.store.tags import write_tags
 from tests.support.archives import jpeg, table, write_parquet, write_tar
 from tests.support.fake_encoder import FakeEncoder
-from tests.support.storage import BUCKET
+from tests.support.storage import BUCKET, set_times
 
 pytest.importorskip("s3fs")
 pytestmark = pytest.mark.slow  # a server
@@ -119,6 +122,113 @@ def test_what_changes_in_a_bucket(s3: Any, tmp_path: Path, encoder: FakeEncoder)
     assert (report.missing, report.removed, report.pictures) == (2, 0, 8)
 
 
+WHEN = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+
+
+def padded(content: bytes, size_bytes: int = 4000) -> bytes:
+    assert len(content) <= size_bytes
+    return content.ljust(size_bytes, b"\0")
+
+
+def put_alike(s3: Any, tmp_path: Path, seed: int) -> None:
+    """Two pictures, a tar and a Parquet file in the bucket, of sizes and times that do not depend on `seed`."""
+    for number in range(2):
+        s3.put_object(Bucket=BUCKET, Key=f"a/{number}.jpg", Body=padded(jpeg(seed + number)))
+    write_tar(tmp_path / "x.tar", {f"{n}.jpg": padded(jpeg(seed + 10 + n)) for n in range(2)})
+    table_of = table([padded(jpeg(seed + 20 + n)) for n in range(2)])
+    write_parquet(tmp_path / "t.parquet", table_of, compression="none")
+    for name in ("x.tar", "t.parquet"):
+        s3.upload_file(str(tmp_path / name), BUCKET, f"a/{name}")
+    set_times(WHEN)
+
+
+def sizes(s3: Any) -> dict[str, tuple[int, datetime]]:
+    return {one["Key"]: (one["Size"], one["LastModified"]) for one in s3.list_objects_v2(Bucket=BUCKET)["Contents"]}
+
+
+def contents_of(index: Path, encoder: FakeEncoder) -> dict[str, str | None]:
+    with Collection(index, encoder=encoder) as photos:
+        records = [photos.record(int(row)) for row in photos.row_ids()]
+        return {record.place: record.content_hash for record in records}
+
+
+def test_what_is_overwritten_at_the_same_size_and_time_is_read_anew(
+    s3: Any, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    index = tmp_path / "index"
+    put_alike(s3, tmp_path, 0)
+    assert run(encoder, index).encoded == 6
+    before, seen = contents_of(index, encoder), sizes(s3)
+    put_alike(s3, tmp_path, 100)
+    assert sizes(s3) == seen
+    plan = plan_index(as_address(f"s3://{BUCKET}/a"), encoder, index=index, options=IndexOptions(workers=1))
+    assert (plan.to_read, plan.unchanged, plan.bytes_to_read) == (2, 0, sum(size for size, _ in seen.values()))
+    report = run(encoder, index)
+    assert (report.encoded, report.unchanged, report.pictures, report.removed) == (6, 0, 6, 0)
+    after = contents_of(index, encoder)
+    assert after.keys() == before.keys() and not set(after.values()) & set(before.values())
+    again = run(encoder, index)
+    assert (again.unchanged, again.encoded, again.generation) == (6, 0, report.generation)
+
+
+def test_what_is_overwritten_with_what_is_no_picture_is_told_once(
+    s3: Any, tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    """At the same size and time, it is not the same file of which only this moment says nothing."""
+    index = tmp_path / "index"
+    put_alike(s3, tmp_path, 0)
+    run(encoder, index)
+    for content in (b"no picture", b"none again"):
+        s3.put_object(Bucket=BUCKET, Key="a/1.jpg", Body=padded(content))
+        set_times(WHEN)
+        report = run(encoder, index)
+        assert (report.pictures, report.skipped_by_status, report.kept) == (5, {"not_a_picture": 1}, 0)
+        again = run(encoder, index)
+        assert (again.unchanged, again.generation, len(again.skipped)) == (6, report.generation, 1)
+
+
+def test_the_same_bytes_under_another_tag_change_nothing_else(s3: Any, tmp_path: Path, encoder: FakeEncoder) -> None:
+    """As after an upload in parts, whose ETag is made of theirs."""
+    index = tmp_path / "index"
+    put_alike(s3, tmp_path, 0)
+    run(encoder, index)
+    encoded = encoder.images_encoded
+    with open_snapshot(index) as snapshot:
+        vectors = {row.place: row.vector_id for row in read_records(index, snapshot.manifest)}
+    tagged, content = next(iter(contents_of(index, encoder).items()))
+    write_tags(index, {"mine": {content or "": 1.0}})
+    for name in ("0.jpg", "1.jpg", "x.tar", "t.parquet"):
+        at = {"Bucket": BUCKET, "Key": f"a/{name}"}
+        body = s3.get_object(**at)["Body"].read()
+        upload = {**at, "UploadId": s3.create_multipart_upload(**at)["UploadId"]}
+        part = {"PartNumber": 1, "ETag": s3.upload_part(**upload, PartNumber=1, Body=body)["ETag"]}
+        s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": [part]})
+        assert s3.head_object(**at)["ETag"].endswith('-1"')
+    set_times(WHEN)
+    report = run(encoder, index)
+    assert (report.touched, report.encoded, report.copied, report.renamed, report.removed) == (6, 0, 0, 0, 0)
+    assert encoder.images_encoded == encoded
+    with open_snapshot(index) as snapshot:
+        assert {row.place: row.vector_id for row in read_records(index, snapshot.manifest)} == vectors
+    with Collection(index, encoder=encoder) as photos:
+        assert [hit.record.place for hit in photos.search("tag:mine")] == [tagged]
+    again = run(encoder, index)
+    assert (again.unchanged, again.touched, again.generation) == (6, 0, report.generation)
+
+
+def test_an_index_that_has_noted_no_tags_goes_by_size_and_time(
+    s3: Any, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "index"
+    put_alike(s3, tmp_path, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "_tag_of", lambda entry: 0)
+        first = run(encoder, index)
+    put_alike(s3, tmp_path, 100)
+    report = run(encoder, index)
+    assert (report.unchanged, report.encoded, report.generation) == (6, 0, first.generation)
+
+
 def test_one_archive_at_an_address(s3: Any, tmp_path: Path, encoder: FakeEncoder) -> None:
     put(s3, tmp_path)
     report = run(encoder, tmp_path / "index", f"s3://{BUCKET}/a/x.tar", archives=None)
@@ -172,10 +282,10 @@ def test_a_storage_that_is_gone_is_an_error_and_no_deletion(
     index = tmp_path / "index"
     fetch = Storage.fetch
 
-    def dies(storage: Storage, path: str, size_bytes: int) -> Any:
+    def dies(storage: Storage, path: str, *more: Any) -> Any:
         if path >= "many/10":
             raise OSError("connection refused")
-        return fetch(storage, path, size_bytes)
+        return fetch(storage, path, *more)
 
     monkeypatch.setattr(Storage, "fetch", dies)
     with pytest.raises(StorageError, match="could not be reached any more"):

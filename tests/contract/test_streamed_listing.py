@@ -342,11 +342,11 @@ def test_a_storage_that_goes_while_archives_are_read_is_an_error_and_no_deletion
     fetched = list[str]()
     fetch = remote.Storage.fetch
 
-    def gone(storage: remote.Storage, path: str, size_bytes: int) -> Any:
+    def gone(storage: remote.Storage, path: str, *more: Any) -> Any:
         fetched.append(path)
         if path >= "t003":
             raise OSError("no route")
-        return fetch(storage, path, size_bytes)
+        return fetch(storage, path, *more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote.Storage, "fetch", gone)

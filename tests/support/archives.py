@@ -52,9 +52,9 @@ def dataset_table(contents: Sequence[bytes], labels: Sequence[int], names: Seque
     return made.replace_schema_metadata({b"huggingface": about})
 
 
-def write_parquet(path: Path, made: pa.Table, rows_per_group: int = 7) -> Path:
+def write_parquet(path: Path, made: pa.Table, rows_per_group: int = 7, **options: Any) -> Path:
     """A Parquet file of several row groups."""
-    pq.write_table(made, path, row_group_size=rows_per_group)
+    pq.write_table(made, path, row_group_size=rows_per_group, **options)
     return path
 
 

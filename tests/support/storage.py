@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Self
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
 
 BUCKET = "photos"
 REFUSALS = {403: "AccessDenied", 503: "SlowDown"}
+PIECE_BYTES = 2**14
 _OF_ONE_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
+
+
+def set_times(when: datetime) -> None:
+    """Let all objects in the bucket of moto's server, which is in this process, be written at one time."""
+    backends: Any = importlib.import_module("moto.s3.models").s3_backends
+    account = importlib.import_module("moto.core").DEFAULT_ACCOUNT_ID
+    for key in backends[account]["aws"].buckets[BUCKET].keys.values():
+        key.last_modified = when
 
 
 class Wire:
     """Passes requests on. `before`: called with the number of a page of a listing (from 1) before it is asked for; what
-    it returns, if anything, is the status that the page is refused with. `change`: called with what the server says."""
+    it returns, if anything, is the status that the page is refused with. `change`: called with what the server says.
+    `asked`: as `before`, of an object, with its key. `sent`: called with its key and how much of it was sent, after
+    each piece."""
 
     def __init__(self, endpoint: str) -> None:
         self.pages = 0
         self.before: Callable[[int], int | None] = lambda number: None
         self.change: Callable[[bytes], bytes] = lambda page: page
+        self.asked: Callable[[str], int | None] = lambda key: None
+        self.sent: Callable[[str, int], None] = lambda key, size_bytes: None
         wire, target = self, urlsplit(endpoint).netloc
         counting = threading.Lock()
 
@@ -34,14 +49,18 @@ class Wire:
             def _pass_on(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 is_page = "list-type" in parse_qs(urlsplit(self.path).query)
+                key = "" if is_page else unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}/")
+                refused = None
                 if is_page:
                     with counting:
                         wire.pages += 1
                         refused = wire.before(wire.pages)
-                    if refused is not None:
-                        body = f"<Error><Code>{REFUSALS[refused]}</Code><Message>no</Message></Error>".encode()
-                        self._answer(refused, [("Content-Type", "application/xml")], body)
-                        return
+                elif self.command == "GET":
+                    refused = wire.asked(key)
+                if refused is not None:
+                    body = f"<Error><Code>{REFUSALS[refused]}</Code><Message>no</Message></Error>".encode()
+                    self._answer(refused, [("Content-Type", "application/xml")], body)
+                    return
                 server = http.client.HTTPConnection(target)
                 server.request(self.command, self.path, content, dict(self.headers))
                 answer = server.getresponse()
@@ -49,16 +68,26 @@ class Wire:
                 length = answer.getheader("Content-Length")
                 body = answer.read()
                 body = wire.change(body) if is_page else body
-                self._answer(answer.status, told, body, length if self.command == "HEAD" else None)
+                self._answer(answer.status, told, body, length if self.command == "HEAD" else None, key)
                 server.close()
 
-            def _answer(self, status: int, told: list[tuple[str, str]], body: bytes, length: str | None = None) -> None:
+            def _answer(
+                self, status: int, told: list[tuple[str, str]], body: bytes, length: str | None = None, key: str = ""
+            ) -> None:
                 self.send_response_only(status)
                 for name, value in told:
                     self.send_header(name, value)
                 self.send_header("Content-Length", length or str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                for start in range(0, len(body), PIECE_BYTES):
+                    piece = body[start : start + PIECE_BYTES]
+                    try:
+                        self.wfile.write(piece)
+                    except OSError:  # who asked is gone
+                        self.close_connection = True
+                        return
+                    if key:
+                        wire.sent(key, start + len(piece))
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
 
