@@ -12,6 +12,7 @@ import json
 import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
@@ -43,7 +44,10 @@ _MARGIN = 0.06
 _PLAIN = (184, 184, 184)  # a model without colours
 _LIGHT = np.array([-0.35, 0.5, 0.79], np.float32)  # from the left and above, behind the viewer
 _SHADOW = 0.3  # how bright a face is that the light passes along
+UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"s\0o\0", b"\0s\0o")  # how STL in it begins
 _UPRIGHT = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)  # from y upward to z upward
+
+KEPT_S = 30.0  # a model that was drawn from one angle: others are asked for next, for the page's strip of all
 
 _alone = threading.RLock()  # what keeps Pillow from running programs is one for all threads
 
@@ -96,7 +100,7 @@ def angle_at(
 ) -> tuple[Image.Image, Size]:
     """How a model looks from an angle, and the size that this is said to have. Raises: MeshError."""
     side = max((fit or (lambda size: size))((SIDE, SIDE)))
-    model = _read(stream, path, beside=beside)
+    model = _read_once(stream, path, beside=beside)
     image, _ = _drawn(model, max(1, min(number, len(ANGLES))), min(SIDE, 2 * side))  # twice as large: for smooth edges
     return image.resize((side, side), Image.Resampling.BOX if side <= SIDE // 2 else Image.Resampling.LANCZOS), (
         SIDE,
@@ -105,6 +109,34 @@ def angle_at(
 
 
 # -- reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A model that was read, of which file, and until when it is used."""
+
+    file: tuple[object, ...]
+    model: _Model
+    until: float
+
+
+_kept: list[_Kept] = []  # the last one
+
+
+def _read_once(stream: IO[bytes], path: str, *, beside: bool) -> _Model:
+    """As `_read`, but the model of the same file is kept for KEPT_S."""
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:  # in memory
+        return _read(stream, path, beside=beside)
+    file = (path, beside, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    now = time.monotonic()
+    found = next((kept.model for kept in tuple(_kept) if kept.file == file and now < kept.until), None)
+    if found is None:
+        _kept.clear()
+        found = _read(stream, path, beside=beside)
+    _kept[:] = [_Kept(file, found, now + KEPT_S)]
+    return found
 
 
 def _read(stream: IO[bytes], path: str, *, beside: bool) -> _Model:
@@ -122,6 +154,8 @@ def _read(stream: IO[bytes], path: str, *, beside: bool) -> _Model:
         content = _whole_stl(content.removeprefix(b"\xef\xbb\xbf"))
     elif kind == "obj" and b"\n" not in content:  # as old Macs end lines
         content = content.replace(b"\r", b"\n")
+    elif kind in ("glb", "gltf"):
+        content = _with_scene(content, is_binary=kind == "glb")
     source = io.BytesIO(content)
     del content
     folder = os.path.dirname(os.path.abspath(path)) if beside else None  # noqa: PTH100, PTH120
@@ -148,6 +182,27 @@ _COMPRESSED = {
     "EXT_meshopt_compression": "meshopt",
     "KHR_meshopt_compression": "meshopt",
 }
+
+
+def _with_scene(content: bytes, *, is_binary: bool) -> bytes:
+    """A glTF that has no scene, which trimesh would draw nothing of, with one of all its nodes."""
+    start, stop = (20, 20 + int.from_bytes(content[12:16], "little")) if is_binary else (0, len(content))
+    try:
+        told = json.loads(content[start:stop])
+        nodes = [] if told.get("scenes") else told["nodes"]
+        below = {child for node in nodes for child in node.get("children", ())}
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # the reader says what is wrong
+        return content
+    if not nodes:
+        return content
+    told |= {"scene": 0, "scenes": [{"nodes": [number for number in range(len(nodes)) if number not in below]}]}
+    text = json.dumps(told).encode()
+    if not is_binary:
+        return text
+    text += b" " * (-len(text) % 4)
+    size = len(content) - stop + start + len(text)
+    head = content[:8] + size.to_bytes(4, "little") + len(text).to_bytes(4, "little") + content[16:20]
+    return head + text + content[stop:]
 
 
 def _check_gltf(content: memoryview, *, is_binary: bool) -> None:
@@ -183,6 +238,8 @@ def _together(model: _Model) -> _Model:
 
 def _whole_stl(content: bytes) -> bytes:
     """The bytes of an STL file that are its model. Raises: MeshError."""
+    if content.startswith(UTF_16) and len(content) != 84 + 50 * int.from_bytes(content[80:84], "little"):
+        raise MeshError("unsupported_format", "it is text in UTF-16, which is not read. Save it as ASCII or UTF-8")
     if content[:5].lower() == b"solid" and b"\0" not in content[:512]:
         if b"endsolid" not in content[-65_536:].rstrip()[-1024:].lower():
             raise MeshError("truncated", "the file ends before the model does")

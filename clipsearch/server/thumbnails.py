@@ -41,6 +41,7 @@ _DECODED_AT = (256, 1024, 2048, 4096)  # smaller ones are made from the next of 
 _LONG_FROM = 2048  # smaller ones are of long pictures like of others
 _KEEP_SHARE = 0.9  # of CACHE_BYTES, when too much was there
 _TOUCH_AFTER_S = 86_400.0
+_TURNS = 16
 _FOLDER = re.compile(r"[0-9a-f]{2}")
 _NAME = re.compile(rf"([0-9a-f]{{2}})[0-9a-f]{{30}}-({'|'.join(map(str, THUMBNAIL_SIZES))})\.jpg")
 _OURS = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
@@ -65,6 +66,7 @@ class Thumbnails:
         self._observe = observe
         self._lock = threading.Lock()
         self._size_bytes: int | None = None  # of the folder; None until it was looked through
+        self._turns = [threading.Lock() for _ in range(_TURNS)]
         boxes = [(side, side) for side in _DECODED_AT]
         for side in _DECODED_AT:
             if side >= _LONG_FROM:
@@ -91,7 +93,8 @@ class Thumbnails:
             return kept, record.content_hash
         box, most = _box(record, size)
         try:
-            result = self._decoders[box].read(file_of(path, record), start_s=record.part_at)
+            with self._turn_of(record):
+                result = self._decoders[box].read(file_of(path, record), start_s=record.part_at)
         except UnreadablePicture:
             self._observe("failed")
             raise
@@ -104,6 +107,12 @@ class Thumbnails:
         if shown is not None and name is not None:
             self._keep(name, size, jpeg)
         return jpeg, shown
+
+    def _turn_of(self, record: ImageRecord) -> contextlib.AbstractContextManager[object]:
+        """Angles of one 3-D model are drawn one after another, so by one process, which then reads it once."""
+        if record.angle is None:
+            return contextlib.nullcontext()
+        return self._turns[hash(record.content_hash or record.path) % _TURNS]
 
     def _file(self, content_hash: str, size: int) -> Path:
         return self.folder / content_hash[:2] / f"{content_hash}-{size}.jpg"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
 import socket
 import struct
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,80 @@ def test_a_thumbnail_of_an_angle_is_drawn_once(tmp_path: Path) -> None:
     assert told == ["made"] * 8 + ["kept"] * 8
     assert again == first
     assert len({jpeg for jpeg, _ in first}) > 4  # each its own
+
+
+@pytest.mark.slow
+def test_a_strip_of_angles_is_made_by_one_process(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "x.glb").write_bytes(written(trimesh.creation.icosphere(subdivisions=6)))
+    thumbnails = Thumbnails(tmp_path / "thumbnails", workers=4)
+    with Collection(run(tmp_path / "photos", FakeEncoder()).index, encoder=FakeEncoder()) as photos:
+        hits = photos.search("", 9, each=True)
+        with ThreadPoolExecutor(8) as asking:
+            made = list(asking.map(lambda hit: thumbnails.get(hit.record, hit.path, 256), hits))
+    processes = len(thumbnails._decoders[256, 256]._pools)
+    thumbnails.close()
+    assert (len(made), processes) == (8, 1)
+
+
+def test_a_model_is_read_once_for_all_its_angles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.glb"
+    loaded: list[str] = []
+    load = trimesh.load_scene
+
+    def counted(*given: Any, **named: Any) -> Any:
+        loaded.append(named["file_type"])
+        return load(*given, **named)
+
+    monkeypatch.setattr(trimesh, "load_scene", counted)
+
+    def angles() -> list[bytes]:
+        seen = []
+        for number in range(1, 9):
+            with file.open("rb") as stream:
+                image, _ = meshes.angle_at(stream, str(file), number, beside=True, fit=lambda _: (64, 64))
+            seen.append(image.tobytes())
+        return seen
+
+    file.write_bytes(written(box("red", (2, 2, 0.2))))
+    red = angles()
+    assert len(loaded) == 1
+    file.write_bytes(written(box("blue", (2, 2, 0.2))))
+    assert not set(angles()) & set(red)
+    assert len(loaded) == 2
+    monkeypatch.setattr(meshes, "KEPT_S", -1.0)
+    angles()
+    assert len(loaded) > 2 + 6  # what lies beside it may be another
+
+
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_a_gltf_without_a_scene_is_drawn_with_all_its_nodes(is_binary: bool) -> None:
+    # a blue box on a red one, which is moved with it
+    whole = written(box("red", (2, 2, 0.2), (0, 0, 1)), box("blue", (2, 2, 0.2)))
+    size = int.from_bytes(whole[12:16], "little")
+    told, rest = json.loads(whole[20 : 20 + size]), whole[20 + size :]
+    del told["scene"], told["scenes"]
+    if is_binary:
+        text = json.dumps(told).encode()
+        head = b"glTF" + struct.pack("<III4s", 2, 20 + len(text) + len(rest), len(text), b"JSON")
+        bare, name = head + text + rest, "x.glb"
+    else:
+        numbers = base64.b64encode(rest[8:]).decode()
+        told["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{numbers}"
+        bare, name = json.dumps(told).encode(), "x.gltf"
+    for number in (1, 7):
+        assert (angle(bare, number, name=name) == angle(whole, number)).all()
+    told["nodes"] = []
+    assert status_of(json.dumps(told).encode(), "x.gltf").startswith("corrupt")
+
+
+def test_stl_in_utf_16_gets_a_reason() -> None:
+    text = written(box(), kind="stl_ascii").decode()
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        said = status_of(text.encode(encoding), "x.stl")
+        assert said == "unsupported_format: it is text in UTF-16, which is not read. Save it as ASCII or UTF-8"
+    binary = b"\xff\xfe" + stl(1, [GOOD])[2:]  # which may begin with anything
+    assert (angle(binary, 7, name="x.stl") < 240).any()
 
 
 def test_models_without_the_extra_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
