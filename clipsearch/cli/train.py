@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from click.core import ParameterSource
 
 from clipsearch.cli.commands import TRAIN_COMMANDS, load_command
 from clipsearch.cli.options import EXIT_ERROR, EXIT_INTERRUPTED, notice, print_json
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PAIRS = "pairs"
 MANY_HELD_OUT = 300
+WITH_RESUME = frozenset(["run", "anyway", "accept_anchor_drop", "tensorboard", "as_json", "quiet"])
 SWEEP_LINES = 4  # a line for every so many rates
 
 
@@ -55,6 +57,7 @@ def _root() -> None:
 
 @app.command(name=PAIRS)
 def train_command(
+    context: typer.Context,
     pairs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -265,6 +268,8 @@ def train_command(
       clipsearch train products.csv --method locked-image --out runs/words    (existing indexes stay valid)
       clipsearch train --resume runs/products
     """
+    if run is not None:
+        _refuse_other_settings(context)
     weights = _weights(weight or [])
     if check:
         from clipsearch.encoder.names import AUTO, load_encoder
@@ -342,8 +347,10 @@ def train_command(
 
     def watch(stack: ExitStack, folder: Path | None) -> runs.Watch:
         report = (lambda *_: None) if quiet else stack.enter_context(stages_display())
+        if folder is None:  # nothing would be saved, so Ctrl-C stops at once
+            return runs.Watch(report, notice)
         interrupted = stack.enter_context(_asked_to_stop())
-        if not tensorboard or folder is None:
+        if not tensorboard:
             return runs.Watch(report, notice, interrupted)
         from clipsearch.training.tensorboard import tensorboard_writer
 
@@ -375,6 +382,20 @@ def train_command(
         _print_outcome(outcome, accept_anchor_drop)
     if outcome.lost_too_much and not accept_anchor_drop:
         raise typer.Exit(EXIT_ERROR)
+
+
+def _refuse_other_settings(context: typer.Context) -> None:
+    """Raise BadParameter for an option that a run which goes on would not heed."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is ParameterSource.COMMANDLINE and parameter.name not in WITH_RESUME:
+            off = getattr(parameter, "secondary_opts", []) if context.params[str(parameter.name)] is False else []
+            name = (off or parameter.opts)[-1] if parameter.param_type_name == "option" else "PAIRS"
+            raise typer.BadParameter(
+                f"--resume goes on with the pairs and options that the run began with: leave out {name}, "
+                "or start another run with --out",
+                param_hint="--resume",
+            )
 
 
 def _check(

@@ -142,11 +142,12 @@ def _readings(request: Request, base: OpenClipEncoder | None, notice: Notice) ->
     return lambda texts: [row.tobytes() for row in tokenizer.encode(texts, length).ids.astype(np.int32)]
 
 
-def _directory(request: Request, notice: Notice) -> Path:
+def _directory(request: Request, notice: Notice, *, introduced: bool = False) -> Path:
+    """Where the base model is. `introduced`: say what there is to say of it, too."""
     resolved = resolve(request.model, notice=notice)
     if resolved.directory is None:
         raise InvalidSettings(f"{request.model} has no model directory", "Name another --model")
-    if resolved.notice:
+    if resolved.notice and introduced:
         notice(resolved.notice)
     return resolved.directory
 
@@ -174,7 +175,7 @@ def prepare(
         from clipsearch.training.towers import prepare_towers
 
         return prepare_towers(base, settings, train, dev, anchor, world, report, notice, weights)
-    directory = _directory(request, notice) if base is None else _exported(base, folder, report)
+    directory = _directory(request, notice, introduced=True) if base is None else _exported(base, folder, report)
     model = FrozenModel(directory)
     views = settings.views if settings.method == "heads" else 1
     texts = list(dict.fromkeys(caption for pair in train for caption in pair.captions))

@@ -158,7 +158,7 @@ def train(
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
         base = open_base(request, base, watch.notice)
-        check_teachable(request, pairs.train, base, lambda _: None)
+        check_teachable(request, pairs.train, base, watch.notice)
         folder = RunFolder(out)
         with folder.held() if world.is_first else nullcontext():
             if world.is_first:

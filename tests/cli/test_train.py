@@ -156,6 +156,22 @@ def test_ctrl_c_saves_and_resume_goes_on(pairs: Path, held_out: Path, tmp_path: 
     assert resolve(str(out)).kind == "run"
 
 
+@pytest.mark.slow
+def test_ctrl_c_stops_the_search_for_a_learning_rate_at_once(pairs: Path, held_out: Path) -> None:
+    started = [sys.executable, "-m", "clipsearch", "train", str(pairs), "--model", "builtin", "--find-lr",
+               "--dev", str(held_out), "--views", "16"]  # fmt: skip
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "encoding" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert "saving" not in err
+
+
 def test_mistakes_are_named(pairs: Path, tmp_path: Path) -> None:
     def fails(*arguments: Any, code: int = 1) -> str:
         return run("train", *arguments, "--quiet", code=code).stderr
@@ -174,6 +190,10 @@ def test_mistakes_are_named(pairs: Path, tmp_path: Path) -> None:
     (full / "mine.txt").write_text("do not touch")
     assert "not empty" in fails(pairs, "--model", "builtin", "--out", full)
     assert "no run to resume" in fails("--resume", tmp_path / "nothing")
+    for others, named in (((pairs,), "PAIRS"), (("--epochs", "3"), "--epochs"), (("--no-gate",), "--no-gate")):
+        said = fails("--resume", tmp_path / "nothing", *others, code=2)
+        assert "goes on with the pairs and options that the run began with" in " ".join(said.split())
+        assert f"leave out {named}" in " ".join(said.split())
 
 
 def test_check_looks_and_trains_nothing(pairs: Path) -> None:

@@ -133,6 +133,7 @@ def request_for(tmp_path: Path, captions: list[str], **settings: Any) -> Request
     return Request([str(folder)], str(model), replace(HEADS, **settings), anchor=anchor, max_anchor_drop=100.0)
 
 
+@pytest.mark.slow
 def test_turns_that_cannot_learn_are_left_out_and_the_others_go_on(tmp_path: Path) -> None:
     request = request_for(tmp_path, ["a red dog"] * 11 + ["the cat"])
     told: list[str] = []
