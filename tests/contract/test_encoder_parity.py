@@ -65,9 +65,10 @@ def photos(side: int) -> PixelArray:
     return np.stack([np.asarray(Image.fromarray(photo).convert("RGB").resize((side, side))) for photo in found])
 
 
-CONFIGS = {"vit": SMALL_VIT, "resnet": SMALL_RESNET, "siglip": SMALL_SIGLIP}
-TINY_VIT = SMALL_VIT | {part: SMALL_VIT[part] | {"layers": 1} for part in ("vision_cfg", "text_cfg")}
-"""For exports of which not the vectors are tested: every layer takes two seconds."""
+CONFIGS = {  # not deep, as every layer takes two seconds and is converted alike; the ViT has two, one after the other
+    kind: config | {"text_cfg": config["text_cfg"] | {"layers": LAYERS}}
+    for kind, config in (("vit", SMALL_VIT), ("resnet", SMALL_RESNET), ("siglip", SMALL_SIGLIP))
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,11 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exporte
 
     @cache
     def exported(kind: str) -> Exported:
-        encoder = small_encoder(CONFIGS[kind])
+        config = CONFIGS[kind]
+        model = small_model(config)
+        if kind == "siglip":  # timm's smallest ViT has six
+            model.visual.trunk.blocks = model.visual.trunk.blocks[:LAYERS]
+        encoder = OpenClipEncoder.from_model(model, config, name="small", device="cpu")
         given = photos(encoder.preprocessing.width)
         path = tmp_path_factory.mktemp(kind) / "out"
         return Exported(encoder, given, export(encoder, path, check_pictures=given, licence="MIT"), path)
@@ -143,10 +148,16 @@ def test_texts_are_only_padded_for_towers_that_look_at_the_padding(
 def test_a_failed_export_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exports: Callable[[str], Exported]
 ) -> None:
-    encoder, other = small_encoder(TINY_VIT), exports("resnet").path
+    made, wrong = exports("vit"), exports("resnet").path
+
+    def write_wrong(_: object, __: object, file: str, **___: object) -> None:
+        """As if the exporter had written another image tower than the one that it was given."""
+        tower = Path(file).parent.name
+        shutil.copy((wrong if tower == "visual" else made.path) / tower / "model.onnx", file)
+
     with monkeypatch.context() as patch, pytest.raises(ExportFailed, match=r"picture .* has a cosine of"):
-        patch.setattr(OpenClipEncoder, "encode_images", lambda self, pixels: OnnxEncoder(other).encode_images(pixels))
-        export(encoder, tmp_path / "out", check_pictures=photos(64))
+        patch.setattr(torch.onnx, "export", write_wrong)
+        export(made.encoder, tmp_path / "out", check_pictures=made.given)
     assert not list(tmp_path.iterdir())
 
     def fail(*_: object, **__: object) -> None:
@@ -157,29 +168,25 @@ def test_a_failed_export_leaves_nothing(
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(ExportFailed, match=r"image tower is not exportable \(no such operator\)"):
-        export(small_encoder(SMALL_VIT), tmp_path / "out")
+        export(made.encoder, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_overwritten_unless_asked_and_big_weights_go_beside_the_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exports: Callable[[str], Exported]
-) -> None:
-    first, second = exports("vit").encoder, small_encoder(TINY_VIT, seed=1)
-    target = Path(shutil.copytree(exports("vit").path, tmp_path / "out"))
+def test_nothing_is_overwritten_unless_asked(tmp_path: Path, exports: Callable[[str], Exported]) -> None:
+    made, target = exports("vit"), tmp_path / "out"
+    before = (made.path / layout.VISUAL_MODEL).read_bytes()
+    (target / "visual").mkdir(parents=True)
+    (target / layout.CONFIG).write_bytes((made.path / layout.CONFIG).read_bytes())
+    (target / layout.VISUAL_MODEL).write_bytes(before)
     with pytest.raises(StorageError, match="--overwrite"):
-        export(second, target)
-    assert OnnxEncoder(target).fingerprint == first.fingerprint
-    monkeypatch.setattr("clipsearch.encoder.export.EXTERNAL_FROM_BYTES", 1000)
-    export(second, target, check_pictures=photos(64), overwrite=True)
-    assert len(list((target / "visual").iterdir())) == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    target.rename(tmp_path / "moved")
-    assert OnnxEncoder(tmp_path / "moved").fingerprint == second.fingerprint
+        export(made.encoder, target)
+    assert (target / layout.VISUAL_MODEL).read_bytes() == before
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
     with pytest.raises(StorageError, match="not a model directory"):
-        export(second, tmp_path / "photos", overwrite=True)
+        export(made.encoder, tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "a.jpg").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
 
 
 def test_an_unknown_tokenizer_is_not_exported(tmp_path: Path) -> None:
@@ -194,16 +201,24 @@ def test_an_unknown_tokenizer_is_not_exported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-32"])
-def test_real_architectures(tmp_path: Path, name: str) -> None:
+def test_real_architectures_replace_others_and_keep_big_weights_beside_the_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exports: Callable[[str], Exported]
+) -> None:
     """As open_clip makes them, but not as deep: every layer is converted alike. CLIPSEARCH_LAYERS=12 has all."""
     config = deepcopy(open_clip.get_model_config(name))
     for tower in ("vision_cfg", "text_cfg"):
         config[tower]["layers"] = min(LAYERS, config[tower]["layers"])
     encoder = OpenClipEncoder.from_model(small_model(config), config, name=name, device="cpu")
-    report = export(encoder, tmp_path / "out", check_pictures=photos(224))
+    target = Path(shutil.copytree(exports("vit").path, tmp_path / "out"))
+    monkeypatch.setattr("clipsearch.encoder.export.EXTERNAL_FROM_BYTES", 1000)
+    report = export(encoder, target, check_pictures=photos(224), overwrite=True)
     assert report.images is not None
     assert report.images.least > 0.9999
     assert report.texts.least > 0.9999
+    assert len(list((target / "visual").iterdir())) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    target.rename(tmp_path / "moved")
+    assert OnnxEncoder(tmp_path / "moved").fingerprint == encoder.fingerprint
 
 
 # CLIP's tokenizer
