@@ -516,6 +516,7 @@ class _Run:
         self._devices_before: dict[str, int] = {}
         self._reusing: dict[int, int] = {}  # rows whose vectors files will share, by key of the file's task
         self._told_of_precision = False
+        self._first_encoder: Encoder | None = None  # while the index has no arithmetic yet
         self._storage = Storage(root) if is_address(root) else None
         self._failed = 0  # objects in a row that could not be fetched
         self._copies: dict[int, Spool] = {}  # that processes read, by key of their tasks
@@ -1082,7 +1083,11 @@ class _Run:
 
     def _precise_encoder(self) -> Encoder:
         """The encoder, in the arithmetic that the index has, if it has one."""
-        return self.encoder.in_precision(self.model.precision)
+        if self.model.precision is not None:
+            return self.encoder.in_precision(self.model.precision)
+        if self._first_encoder is None:
+            self._first_encoder = self.encoder.for_new_index(self._to_read + self._unpacking.found)
+        return self._first_encoder
 
     def _row_with(self, content_hash: str | None, file: FoundFile) -> int | None:
         """Of the rows with a content, the one that `file` most likely was: itself, one that vanished, or any."""

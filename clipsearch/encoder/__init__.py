@@ -88,6 +88,10 @@ class Encoder(Protocol):
         """
         ...
 
+    def for_new_index(self, pictures: int) -> Encoder:
+        """This encoder, or one that shares its towers and chooses the arithmetic of an index of so many pictures."""
+        ...
+
     @property
     def image_tower_bytes(self) -> int:
         """Size of what the first picture loads; 0 where that is in memory already."""
@@ -195,6 +199,9 @@ class BaseEncoder:
         return None
 
     def in_precision(self: Encoder, precision: str | None) -> Encoder:
+        return self
+
+    def for_new_index(self: Encoder, pictures: int) -> Encoder:
         return self
 
     @property

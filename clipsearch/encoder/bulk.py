@@ -21,6 +21,10 @@ MOST_LANES = 8  # beyond that, a run gets several threads, so that batches of us
 # More pictures at once fall out of the processor's caches: the built-in tower took 13.8 ms of CPU a picture with
 # 4 or 8 at once and 19.6 with 32; ViT-B-32 76 with 4, 70 with 8 and 69 with 32 (two cores, AMX).
 PICTURES_PER_RUN = 8
+# Towers with fixed scales (see `precision`) are compared with fp32 on the first pictures of an index that has so many:
+# for fewer, that takes longer than it saves.
+LEAST_TO_COMPARE = 256
+PICTURES_TO_COMPARE = 80  # 16 that may set the scales, and 64
 
 
 def lanes_for(threads: int) -> int:

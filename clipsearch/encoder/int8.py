@@ -37,7 +37,7 @@ def int8_tower(model: ModelDirectory) -> Path:
     files = tower_files(model.path, VISUAL_MODEL)
     if sum(file.stat().st_size for file in files) > EXTERNAL_FROM_BYTES:
         raise InvalidModel(model.path, f"{VISUAL_MODEL} is too large to quantise to int8 on this machine")
-    reduced = _needs_reduced_range()
+    reduced = needs_reduced_range()
     digests = [file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES) for file in files]
     parts = [FORMAT, onnxruntime.__version__, "7 bits" if reduced else "8 bits", *digests]
     folder = cache_dir() / FOLDER / xxhash.xxh3_128_hexdigest("\n".join(parts).encode())
@@ -62,7 +62,7 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part, quiet_logging():
             folded, made = Path(part) / "folded.onnx", Path(part) / GRAPH
-            _fold_constants(model.path / VISUAL_MODEL, folded)
+            fold_constants(model.path / VISUAL_MODEL, folded)
             quantize_dynamic(
                 folded,
                 made,
@@ -81,7 +81,7 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
         raise InvalidModel(model.path, f"{VISUAL_MODEL} cannot be quantised to int8 ({first_line(error)})") from error
 
 
-def _fold_constants(source: Path, target: Path) -> None:
+def fold_constants(source: Path, target: Path) -> None:
     """Write `source` with weights as plain fp32: the quantiser passes over those that are stored in fp16."""
     import onnxruntime
 
@@ -95,7 +95,7 @@ def _fold_constants(source: Path, target: Path) -> None:
         onnxruntime.InferenceSession(read, options, providers=["CPUExecutionProvider"])
 
 
-def _needs_reduced_range() -> bool:
+def needs_reduced_range() -> bool:
     """x86 without VNNI adds pairs of 8-bit products in 16 bits, which overflow: weights then get 7 bits."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from clipsearch.cores import available_cores
 from clipsearch.encoder import BaseEncoder
 from clipsearch.encoder.arrays import check_pixels, unit_rows
-from clipsearch.encoder.bulk import PICTURES_PER_RUN, Bulk, lanes_for
+from clipsearch.encoder.bulk import LEAST_TO_COMPARE, PICTURES_PER_RUN, PICTURES_TO_COMPARE, Bulk, lanes_for
 from clipsearch.encoder.fingerprints import image_fingerprint, text_fingerprint
 from clipsearch.encoder.kinds import LoadOptions, ModelInfo, ResolvedModel
 from clipsearch.encoder.languages import LanguageGate, has_letters_read
@@ -107,6 +107,8 @@ class OnnxEncoder(BaseEncoder):
         self._precision: Precision = precision
         self._as_new = as_new
         self._wanted: str | None = None  # for "auto": the precision that there are vectors of
+        self._expected: int | None = None  # see `for_new_index`
+        self._choice_key: object = None  # who else has the same choice
         self._texts = _TextParts()
         self._images = _ImageParts()
 
@@ -167,7 +169,7 @@ class OnnxEncoder(BaseEncoder):
     @property
     def image_choice(self) -> Choice | None:
         """In which arithmetic, and by what, pictures are encoded; None before there were any."""
-        return self._images.choices.get(self._wanted)
+        return self._images.choices.get(self._choice_key)
 
     @property
     def image_precision(self) -> str | None:
@@ -182,12 +184,23 @@ class OnnxEncoder(BaseEncoder):
         if self._precision != "auto" or precision == self._wanted:
             return self
         other = copy.copy(self)
-        other._wanted = precision
+        other._wanted = other._choice_key = precision
+        other._expected = None
+        return other
+
+    def for_new_index(self, pictures: int) -> OnnxEncoder:
+        """This encoder, or one with the same towers, whose "auto" is what suits so many, whatever others chose."""
+        if self._precision != "auto":
+            return self
+        other = copy.copy(self)
+        other._wanted, other._expected, other._choice_key = None, pictures, object()
         return other
 
     @property
     def pictures_per_call(self) -> int:
         """How many pictures `encode_images` should be given at once, so that no core waits for another."""
+        if self.image_choice is None and (self._expected or 0) >= LEAST_TO_COMPARE:
+            return PICTURES_TO_COMPARE
         per_run = self.image_choice.per_run if self.image_choice is not None else PICTURES_PER_RUN
         return max(BULK_PICTURES, per_run * lanes_for(_bulk_threads(self._threads)))
 
@@ -342,7 +355,7 @@ class OnnxEncoder(BaseEncoder):
 
         images = self._images
         with images.lock:
-            choice = images.choices.get(self._wanted) or self._choose(pixels)
+            choice = images.choices.get(self._choice_key) or self._choose(pixels)
             try:
                 tower = self._loaded(choice, len(pixels))
             except ClipsearchError:
@@ -350,7 +363,7 @@ class OnnxEncoder(BaseEncoder):
                     raise
                 choice = PLAIN
                 tower = self._loaded(choice, len(pixels))
-            images.choices[self._wanted] = choice
+            images.choices[self._choice_key] = choice
             return tower, choice.per_run
 
     def _choose(self, pixels: PixelArray) -> Choice:
@@ -358,7 +371,7 @@ class OnnxEncoder(BaseEncoder):
 
         if self._precision != "auto":
             return precisions.FIXED[self._precision]
-        return precisions.choose(self._model, pixels, _bulk_threads(self._threads), self._wanted)
+        return precisions.choose(self._model, pixels, _bulk_threads(self._threads), self._wanted, self._expected)
 
     def _loaded(self, choice: Choice, pictures: int) -> Bulk:
         """A tower for so many pictures at once. Raises: InvalidModel, MissingExtra, StorageError."""
@@ -423,7 +436,7 @@ class _ImageParts:
     """What is loaded of the image tower, once for all encoders that share it."""
 
     lock: Lock = field(default_factory=Lock)
-    choices: dict[str | None, Choice] = field(default_factory=dict)  # by the precision that was wanted
+    choices: dict[object, Choice] = field(default_factory=dict)  # by the precision that was wanted, or for one index
     towers: dict[tuple[str, str], _Towers] = field(default_factory=dict)  # by engine and precision
     fingerprint: str | None = None
     dense: DenseTower | None = None

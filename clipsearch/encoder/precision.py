@@ -7,10 +7,19 @@ for the built-in tower in bf16, whose cosines of 0.9985 cost 0.02 points of Reca
 precision must be a tenth faster than fp32 to be worth it. Vectors of one tower in different precisions are
 comparable within that tolerance (side by side they changed Recall@10 by a tenth of a point), and they share the
 fingerprint of the tower. Still an index is encoded in one: its manifest names it, and later runs and the pictures
-that are searched for follow, also single ones (`choose(wanted=...)`). In bf16 and fp32 the vector of a picture does
-not depend on what is encoded with it: of 64 photographs, alone and in a batch, the least cosine was 0.9999999. In int8
-it was 0.984 with eight pictures in a run, so that they go one by one, which is no slower (17.6 ms instead of 22 to
-25.6).
+that are searched for follow, also single ones (`choose(wanted=...)`).
+
+Where there is no bf16, a tower in int8 with fixed scales (`static`) may be two to three times as fast as fp32. It is
+judged by what would be found: 0.9 of the ten nearest of 64 pictures of the index must be the same as in fp32, for
+pictures and for texts (`rankings`). Why 0.9: measured on 1,000 photographs with captions and the built-in tower, bf16
+has 0.96 there, int8 0.95 and weights of 7 bits 0.92, and all leave Recall@10 of the captions as it is (0.696; 0.698,
+0.696 and 0.700); of 5 bits, 0.73 and 0.628. Since its scales come from the first pictures, it is measured anew on those of every index that
+begins with 256 and more; smaller ones stay in fp32, without a trial, which would take longer than it saves. Only
+indexes use it.
+
+In bf16, in fp32 and with fixed scales the vector of a picture does not depend on what is encoded with it: of 64
+photographs, alone and in a batch, the least cosine was 0.9999999. In the other int8, which only `--precision int8` asks
+for, it was 0.984 with eight pictures in a run, so that they go one by one.
 
 The measurement (`trial`) runs in a process of its own, so that a library that crashes on a model or processor it
 does not expect costs speed, not the run.
@@ -38,10 +47,13 @@ import numpy as np
 
 import clipsearch
 from clipsearch.config import cache_dir, write_small
-from clipsearch.encoder.bulk import PICTURES_PER_RUN, lanes_for
+from clipsearch.encoder.bulk import LEAST_TO_COMPARE, PICTURES_PER_RUN, PICTURES_TO_COMPARE, lanes_for
 from clipsearch.encoder.fingerprints import visual_checksum
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
+from clipsearch.encoder.rankings import LEAST_PICTURES
 from clipsearch.encoder.sessions import ImageTower, OnnxTower
+from clipsearch.encoder.static import is_static, static_tower, tower_bytes
+from clipsearch.errors import InvalidModel
 from clipsearch.records import PixelArray
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
@@ -55,7 +67,13 @@ LEAST_TRIAL_PICTURES = 32  # the worst of 8 had a cosine of 0.998, of 64 one of 
 TRIAL_TIMEOUT_S = 120
 MEMORY = "image-precision.json"
 REMEMBERED_CHOICES = 50
-FORMAT = "2"
+FORMAT = "3"
+LEAST_STATIC_GAIN = 1.3
+LEAST_AGREEMENT = 0.9
+WORTH_MAKING = 5  # times what making a tower takes
+MAKING_S, MADE_BYTES_PER_S = 1.0, 80_000_000  # measured: 1 s of processor time for 15 MB, 3 to 9 s for 351 MB
+STATIC_KEY = "static-"
+LIMIT = "ONEDNN_MAX_CPU_ISA"  # oneDNN, which OpenVINO computes with, uses no more than it names
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +85,13 @@ class Choice:
     """
 
     engine: Engine
-    precision: Literal["fp32", "bf16", "int8"]
+    precision: str  # "fp32", "bf16", "int8", or the name of a tower with fixed scales: see `static`
     per_run: int = PICTURES_PER_RUN  # pictures
     mean_cosine: float | None = None
     least_cosine: float | None = None
     pictures_per_s: float | None = None
     worked: str = ""  # the precisions that could be measured when it was chosen
+    agreement: float | None = None  # see `rankings`; measured of towers with fixed scales
 
     def __str__(self) -> str:
         text = f"{self.precision} by {self.engine}, {self.per_run} pictures per run"
@@ -80,6 +99,8 @@ class Choice:
             text += f", {self.pictures_per_s:.0f} pictures/s when it was chosen"
         if self.mean_cosine is not None:
             text += f", mean cosine to fp32 {self.mean_cosine:.5f}"
+        if self.agreement is not None:
+            text += f", {self.agreement:.1%} of the ten nearest as in fp32"
         return text
 
 
@@ -100,7 +121,8 @@ def load_tower(model: ModelDirectory, choice: Choice, threads: int, lanes: int |
     if choice.engine == "openvino":
         from clipsearch.encoder.openvino import OpenVinoTower
 
-        return OpenVinoTower(model, "bf16" if choice.precision == "bf16" else "fp32", lanes, threads)
+        static = static_tower(model, choice.precision) if is_static(choice.precision) else None
+        return OpenVinoTower(model, "bf16" if choice.precision == "bf16" else "fp32", lanes, threads, instead=static)
     instead = None
     if choice.precision == "int8":
         from clipsearch.encoder.int8 import int8_tower
@@ -109,32 +131,88 @@ def load_tower(model: ModelDirectory, choice: Choice, threads: int, lanes: int |
     return OnnxTower(model, VISUAL_MODEL, max(1, threads // lanes), instead=instead)
 
 
-def choose(model: ModelDirectory, pixels: PixelArray, threads: int, wanted: str | None = None) -> Choice:
+def choose(
+    model: ModelDirectory, pixels: PixelArray, threads: int, wanted: str | None = None, expected: int | None = None
+) -> Choice:
     """The choice for `auto`: as remembered, otherwise measured on `pixels`, which takes one to five seconds.
 
     `wanted` is the precision of vectors that there are already: then it is that one, if it works here, else fp32
-    (which needs no measurement).
+    (which needs no measurement). `expected` says that so many pictures begin an index (None: it is not known). For
+    few of them nothing is measured where only bf16 could pay and the processor has none, and for many a tower with
+    fixed scales is tried as well.
     Shape: pixels (B, H, W, 3) uint8, prepared. Raises: InvalidModel for an image tower that cannot be read.
     """
     installed = {name: _version(name) for name in ("openvino", "onnx")}
-    if not any(installed.values()):
+    if wanted == PLAIN.precision or not any(installed.values()):
+        return PLAIN
+    if wanted == "int8":
+        return FIXED[wanted] if installed["onnx"] else PLAIN
+    if wanted is not None and is_static(wanted):
+        return _static_choice(model, wanted) if installed["openvino"] else PLAIN
+    if not installed["openvino"] or (expected is not None and expected < LEAST_TO_COMPARE and not _may_have_bf16()):
         return PLAIN
     parts = [FORMAT, visual_checksum(model), _processor(), str(threads), *sorted(model.checked_precisions)]
-    parts += [_version("onnxruntime"), *installed.values()]
+    parts += [_version("onnxruntime"), *installed.values(), os.environ.get(LIMIT, "")]
     key = hashlib.blake2s("\n".join(parts).encode(), digest_size=16).hexdigest()
-    memory = cache_dir() / MEMORY
-    known = _remembered(memory)
-    if (choice := known.get(key)) is not None:
+    choice = _remembered().get(key)
+    if choice is None:
+        choice = _measure(model, pixels, threads)
+        if choice is None:
+            return PLAIN
+        _remember(key, choice)
+    if wanted is not None or choice.precision != PLAIN.precision or not installed["onnx"]:
         return _as_wanted(choice, wanted)
-    if wanted == PLAIN.precision:
+    return _with_fixed_scales(model, pixels, threads, key, choice, expected or 0)
+
+
+def _with_fixed_scales(
+    model: ModelDirectory, pixels: PixelArray, threads: int, key: str, choice: Choice, expected: int
+) -> Choice:
+    """`choice`, or a tower with fixed scales that is faster and ranks these pictures as that one does.
+
+    The one that was made last is tried first. One is made where that takes less than a fifth of the run.
+    """
+    if len(pixels) < LEAST_PICTURES or expected < LEAST_TO_COMPARE:
+        return choice
+    last = _remembered().get(STATIC_KEY + key)
+    known = last.precision if last is not None else ""
+    with contextlib.suppress(InvalidModel):
+        if is_static(known):
+            static_tower(model, known)
+            found = _try_static(model, pixels, threads, known)
+            if found is not None and is_good(found, choice):
+                return found
+            if found is not None and (found.pictures_per_s or 0) < LEAST_STATIC_GAIN * (choice.pictures_per_s or 0):
+                return choice
+    making_s = MAKING_S + tower_bytes(model) / MADE_BYTES_PER_S
+    if expected < WORTH_MAKING * making_s * (choice.pictures_per_s or 0):
+        return choice
+    found = _try_static(model, pixels, threads, "")
+    if found is None:
+        return choice
+    _remember(STATIC_KEY + key, found)
+    return found if is_good(found, choice) else choice
+
+
+def is_good(found: Choice, choice: Choice) -> bool:
+    """Whether a tower with fixed scales ranks well enough, and is enough faster than `choice`."""
+    faster = (found.pictures_per_s or 0) >= LEAST_STATIC_GAIN * (choice.pictures_per_s or 0)
+    return faster and (found.agreement or 0) >= LEAST_AGREEMENT
+
+
+def _static_choice(model: ModelDirectory, precision: str) -> Choice:
+    """That tower, if it is here, else fp32."""
+    try:
+        static_tower(model, precision)
+    except InvalidModel:
         return PLAIN
-    measured = _measure(model, pixels, threads)
-    if measured is None:
-        return PLAIN
-    newest = list(_remembered(memory).items())[1 - REMEMBERED_CHOICES :]
-    entries = {name: asdict(value) for name, value in [*newest, (key, measured)]}
-    write_small(memory, json.dumps(entries, indent=1))
-    return _as_wanted(measured, wanted)
+    return Choice("openvino", precision)
+
+
+def _remember(key: str, choice: Choice) -> None:
+    newest = [entry for entry in _remembered().items() if entry[0] != key][1 - REMEMBERED_CHOICES :]
+    entries = {name: asdict(value) for name, value in [*newest, (key, choice)]}
+    write_small(cache_dir() / MEMORY, json.dumps(entries, indent=1))
 
 
 def _as_wanted(choice: Choice, wanted: str | None) -> Choice:
@@ -160,13 +238,29 @@ def fastest(measured: list[Choice], checked: Collection[str] = ()) -> Choice:
 def _measure(model: ModelDirectory, pixels: PixelArray, threads: int) -> Choice | None:
     """Run `trial` in a process of its own. None: it was stopped, so that nothing is known."""
     sample = trial_pictures(pixels, max(LEAST_TRIAL_PICTURES, TRIAL_PICTURES * lanes_for(threads)))
+    output = _trial(model, sample, threads)
+    if not output:
+        return None
+    measured = read_measured(output)
+    worked = " ".join(sorted({choice.precision for choice in measured}))
+    return replace(fastest(measured, model.checked_precisions), worked=worked)
+
+
+def _try_static(model: ModelDirectory, pixels: PixelArray, threads: int, known: str) -> Choice | None:
+    """What `trial` measured of a tower with fixed scales: the `known` one, or one that it makes. None: nothing."""
+    output = _trial(model, pixels[:PICTURES_TO_COMPARE], threads, "static", known) or b""
+    return next((choice for choice in read_measured(output) if is_static(choice.precision)), None)
+
+
+def _trial(model: ModelDirectory, sample: PixelArray, threads: int, *more: str) -> bytes | None:
+    """What a trial printed, also one that crashed. None: it could not be started, or was stopped before a line."""
     given = io.BytesIO()
     np.save(given, np.ascontiguousarray(sample))
     package = str(Path(clipsearch.__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "clipsearch.encoder.trial", str(model.path), str(threads)],
+            [sys.executable, "-m", "clipsearch.encoder.trial", str(model.path), str(threads), *more],
             input=given.getvalue(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -176,16 +270,10 @@ def _measure(model: ModelDirectory, pixels: PixelArray, threads: int) -> Choice 
             check=False,
         )
     except subprocess.TimeoutExpired as late:
-        output = late.stdout or b""
+        return late.stdout or b""
     except OSError:
         return None
-    else:
-        output = done.stdout
-        if not output:
-            return None
-    measured = read_measured(output)
-    worked = " ".join(sorted({choice.precision for choice in measured}))
-    return replace(fastest(measured, model.checked_precisions), worked=worked)
+    return done.stdout or None
 
 
 def trial_pictures(pixels: PixelArray, count: int) -> PixelArray:
@@ -218,9 +306,9 @@ def read_measured(output: bytes) -> list[Choice]:
     return measured or [PLAIN]
 
 
-def _remembered(memory: Path) -> dict[str, Choice]:
+def _remembered() -> dict[str, Choice]:
     try:
-        entries = json.loads(memory.read_text(encoding="utf-8"))
+        entries = json.loads((cache_dir() / MEMORY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(entries, dict):
@@ -240,7 +328,8 @@ def _choice(value: Any) -> Choice | None:
         ("openvino", "fp32"),
         ("openvino", "bf16"),
     }
-    numbers = (choice.mean_cosine, choice.least_cosine, choice.pictures_per_s)
+    known = known or (choice.engine == "openvino" and isinstance(choice.precision, str) and is_static(choice.precision))
+    numbers = (choice.mean_cosine, choice.least_cosine, choice.pictures_per_s, choice.agreement)
     usable = isinstance(choice.per_run, int) and 1 <= choice.per_run <= 256
     usable = usable and isinstance(choice.worked, str)
     return choice if known and usable and all(n is None or isinstance(n, float) for n in numbers) else None
@@ -254,6 +343,15 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "installed"
+
+
+def _may_have_bf16() -> bool:
+    """Whether OpenVINO may compute in bfloat16 here: only processors that list what they can do are known not to."""
+    limit = os.environ.get(LIMIT, "").upper()
+    if limit and not any(word in limit for word in ("BF16", "FP16", "AMX", "ALL", "DEFAULT")):
+        return False
+    told = _processor()
+    return "bf16" in told or not ("flags" in told or "Features" in told)
 
 
 @cache

@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.encoder.bulk import PICTURES_PER_RUN, Bulk, lanes_for
-from clipsearch.encoder.layout import ModelDirectory, read_model_directory
-from clipsearch.encoder.precision import FIXED, PLAIN, Choice, fastest, load_tower
+from clipsearch.encoder.layout import TEXTUAL_MODEL, ModelDirectory, read_model_directory
+from clipsearch.encoder.precision import PLAIN, Choice, fastest, load_tower
+from clipsearch.encoder.rankings import LEAST_PICTURES, TEXTS, agreement
+from clipsearch.encoder.static import make_static_tower
 from clipsearch.errors import ClipsearchError
 from clipsearch.records import FloatArray, PixelArray
 
@@ -27,35 +29,31 @@ OTHER_SIZES = (4, 16)  # pictures a run
 SIZES_WORTH_S = 1.0  # try other sizes if that takes no longer
 LEAST_SIZE_GAIN = 1.05
 REPEATS = 3
+WARMING = 1  # runs
+CALIBRATING = 16  # pictures
 REPEATED_BELOW_S = 0.25  # one run that takes longer is measured well enough
 
 
 def candidates() -> list[Choice]:
     """What is worth trying with what is installed, besides fp32 by onnxruntime."""
-    found: list[Choice] = []
-    bf16 = False
-    if find_spec("openvino") is not None:
-        from clipsearch.encoder.openvino import has_bf16
+    if find_spec("openvino") is None:
+        return []
+    from clipsearch.encoder.openvino import has_bf16
 
-        bf16 = has_bf16()
-        found.append(Choice("openvino", "bf16" if bf16 else "fp32"))
-    if find_spec("onnx") is not None and not bf16:  # bf16 is as fast, and int8 takes long to make
-        found.append(FIXED["int8"])
-    return found
+    return [Choice("openvino", "bf16" if has_bf16() else "fp32")]
 
 
 def measure(model: ModelDirectory, pixels: PixelArray, threads: int) -> list[Choice]:
     """Measure each candidate and print it. Shape: pixels (B, H, W, 3) uint8. Raises: InvalidModel."""
     bulk = _load(model, PLAIN, threads)
-    exact = bulk.encode(pixels)
-    seconds = _seconds(bulk, pixels, PICTURES_PER_RUN)
+    exact, seconds = _encode(bulk, pixels, PICTURES_PER_RUN)
     measured = [_report(replace(PLAIN, mean_cosine=1.0, least_cosine=1.0, pictures_per_s=len(pixels) / seconds))]
     loaded = {PLAIN.engine + PLAIN.precision: bulk}
     for candidate in candidates():
         try:
             bulk = _load(model, candidate, threads)
-            mean, least = _cosines(bulk.encode(pixels, candidate.per_run), exact)
-            seconds = _seconds(bulk, pixels, candidate.per_run)
+            vectors, seconds = _encode(bulk, pixels, candidate.per_run)
+            mean, least = _cosines(vectors, exact)
         except ClipsearchError:
             continue
         loaded = {**loaded, candidate.engine + candidate.precision: bulk}
@@ -70,8 +68,6 @@ def measure(model: ModelDirectory, pixels: PixelArray, threads: int) -> list[Cho
 
 def _with_best_size(best: Choice, bulk: Bulk, pixels: PixelArray, threads: int) -> Choice:
     speed = best.pictures_per_s or 0.0
-    if best.precision == "int8":
-        return best
     many = np.concatenate([pixels] * -(-max(OTHER_SIZES) * lanes_for(threads) // len(pixels)))
     if len(many) * REPEATS * (len(OTHER_SIZES) + 1) > SIZES_WORTH_S * speed:
         return best
@@ -85,6 +81,37 @@ def _with_best_size(best: Choice, bulk: Bulk, pixels: PixelArray, threads: int) 
 def _load(model: ModelDirectory, choice: Choice, threads: int) -> Bulk:
     assert model.preprocessing is not None
     return Bulk(model, load_tower(model, choice, threads), model.preprocessing, lanes_for(threads))
+
+
+def measure_static(model: ModelDirectory, pixels: PixelArray, threads: int, known: str) -> None:
+    """Measure a tower with fixed scales, the `known` one or one of the first pictures, and print that.
+
+    Its rankings are compared on pictures that set no range, if there are enough. Shape: pixels (B, H, W, 3) uint8.
+    Raises: ClipsearchError.
+    """
+    from clipsearch.encoder.onnx import OnnxEncoder
+
+    exact = _load(model, PLAIN, threads).encode(pixels)
+    choice = Choice("openvino", known or make_static_tower(model, pixels[:CALIBRATING]))
+    bulk = _load(model, choice, threads)
+    vectors, seconds = _encode(bulk, pixels, choice.per_run)
+    texts = None
+    if (model.path / TEXTUAL_MODEL).is_file():
+        texts = OnnxEncoder(model.path, threads=threads).encode_texts(TEXTS)
+    mean, least = _cosines(vectors, exact)
+    fresh = slice(CALIBRATING if len(pixels) >= LEAST_PICTURES + CALIBRATING else 0, None)
+    same = agreement(exact[fresh], vectors[fresh], texts)
+    speed = len(pixels) / seconds
+    _report(replace(choice, mean_cosine=mean, least_cosine=least, pictures_per_s=speed, agreement=same))
+
+
+def _encode(bulk: Bulk, pixels: PixelArray, per_run: int) -> tuple[FloatArray, float]:
+    """The vectors, and the seconds that they take: of a tower that is warm, and of this run if it is long enough."""
+    bulk.encode(pixels[: WARMING * per_run], per_run)
+    started = time.perf_counter()
+    vectors = bulk.encode(pixels, per_run)
+    seconds = time.perf_counter() - started
+    return vectors, seconds if seconds >= REPEATED_BELOW_S else min(seconds, _seconds(bulk, pixels, per_run))
 
 
 def _seconds(bulk: Bulk, pixels: PixelArray, per_run: int) -> float:
@@ -111,7 +138,10 @@ def main() -> None:
     """Entry point of the process that `precision.choose` starts."""
     model = read_model_directory(Path(sys.argv[1]))
     pixels = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
-    measure(model, pixels, int(sys.argv[2]))
+    if sys.argv[3:4] == ["static"]:
+        measure_static(model, pixels, int(sys.argv[2]), sys.argv[4])
+    else:
+        measure(model, pixels, int(sys.argv[2]))
 
 
 if __name__ == "__main__":

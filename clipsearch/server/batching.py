@@ -202,6 +202,9 @@ class BatchingEncoder:
                 self._others[precision] = other
             return self._others[precision]
 
+    def for_new_index(self, pictures: int) -> Encoder:
+        return self.encoder.for_new_index(pictures)
+
     @property
     def image_tower_bytes(self) -> int:
         return self.encoder.image_tower_bytes

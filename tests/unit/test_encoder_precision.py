@@ -119,7 +119,8 @@ def test_a_choice_follows_the_precision_that_there_is(tmp_path: Path, monkeypatc
     for _ in range(2):  # measured, and remembered
         assert choose(model, pixels(1), 2, "bf16").precision == "bf16"
         assert choose(model, pixels(1), 2, "fp32") == PLAIN
-        assert choose(model, pixels(1), 2, "int8") == PLAIN  # did not work here
+        assert choose(model, pixels(1), 2, "int8") == precision.FIXED["int8"]  # of an index that has it
+        assert choose(model, pixels(1), 2, "int8-0123456789abcdef") == PLAIN  # a tower that is not here
         assert choose(model, pixels(1), 2).precision == "bf16"
     (cache_dir() / precision.MEMORY).unlink()
     monkeypatch.setattr(precision, "_measure", lambda *_: replace(PLAIN, worked="bf16 fp32"))

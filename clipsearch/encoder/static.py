@@ -1,0 +1,219 @@
+"""Image towers in int8 with fixed scales, made of the fp32 ones and some pictures, for OpenVINO.
+
+Weights get a scale for each column or channel; what goes into a layer gets one range, seen while pictures went
+through in fp32, so that the vector of a picture does not depend on what is encoded with it. The first and the last
+layer, sums, norms, and the products of attention stay in fp32. Own code instead of onnxruntime's quantiser, which
+took 35 s of processor time for ViT-B-32: this takes a fraction, and one source and one set of ranges always make the
+same tower.
+
+A tower is named by what it was made of, ranges included: its name is the precision of an index that was encoded with
+it (`int8-...`), so that no other tower can pass for it. It lies in the cache folder, with a checksum. Where it is
+lost, or on another machine, such an index goes on in fp32, and the run says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from clipsearch.checksums import file_checksum
+from clipsearch.config import cache_dir, write_small
+from clipsearch.encoder.arrays import scale_pixels
+from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, visual_checksum
+from clipsearch.encoder.int8 import fold_constants, needs_reduced_range
+from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
+from clipsearch.encoder.quiet import quiet_logging
+from clipsearch.errors import InvalidModel, MissingExtra, StorageError, first_line
+from clipsearch.filenames import native_path
+from clipsearch.records import PixelArray
+from clipsearch.removing import remove_folder_of
+
+PREFIX = "int8-"
+FOLDER = "int8-static"
+GRAPH, RECEIPT = "model.onnx", "checksum"
+FORMAT = "1"
+PICTURES_PER_PASS = 2  # what all layers put out is in memory at once
+LEAST_WEIGHTS = 1024  # of a layer that is worth it
+MOST_SOURCE_BYTES = 1_500_000_000  # it is changed as one message, of at most 2 GB
+_NAME = re.compile(PREFIX + "[0-9a-f]{16}")
+
+
+def is_static(precision: str) -> bool:
+    """Whether a precision names such a tower."""
+    return _NAME.fullmatch(precision) is not None
+
+
+def static_tower(model: ModelDirectory, precision: str) -> Path:
+    """The file of the tower of that name. Raises: InvalidModel if it is not here, or damaged, or of another model."""
+    file = _folder(model, precision) / GRAPH
+    with contextlib.suppress(OSError):
+        if is_static(precision) and file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES) == (
+            file.with_name(RECEIPT).read_text(encoding="utf-8")
+        ):
+            return file
+    raise InvalidModel(model.path, f"its image tower in {precision} is not in the cache folder of this machine")
+
+
+def make_static_tower(model: ModelDirectory, pixels: PixelArray) -> str:
+    """Make a tower of which `pixels` set the ranges, and return the name of its precision.
+
+    Shape: pixels (B, H, W, 3) uint8, prepared, B > 0. Raises: InvalidModel, MissingExtra, StorageError.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtra("int8", "quantising the image tower to int8") from error
+    if tower_bytes(model) > MOST_SOURCE_BYTES:
+        raise InvalidModel(model.path, f"{VISUAL_MODEL} is too large to quantise to int8 on this machine")
+    place = cache_dir() / FOLDER
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place, prefix=".part-") as part, quiet_logging():
+            folded = Path(part) / "folded.onnx"
+            fold_constants(model.path / VISUAL_MODEL, folded)
+            graph = onnx.load(folded)
+            layers = _layers(graph.graph)
+            ranges = _ranges(model, folded, [node.input[0] for node in layers], pixels)
+            name = _name(model, ranges)
+            _quantise(graph.graph, layers, ranges)
+            made = Path(part) / GRAPH
+            onnx.save(graph, made)
+            folder = _folder(model, name)
+            remove_folder_of(folder, (GRAPH, RECEIPT))
+            folder.mkdir(parents=True, exist_ok=True)
+            digest = file_checksum(made, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True)
+            made.replace(folder / GRAPH)
+        write_small(folder / RECEIPT, digest)
+    except OSError as error:
+        problem = f"cannot write the int8 tower ({error.strerror or error})"
+        raise StorageError(place, problem, "Free some space, or use --precision fp32.") from error
+    except InvalidModel:
+        raise
+    except Exception as error:  # onnx's and onnxruntime's errors share no base class but this
+        raise InvalidModel(model.path, f"{VISUAL_MODEL} cannot be quantised to int8 ({first_line(error)})") from error
+    return name
+
+
+def tower_bytes(model: ModelDirectory) -> int:
+    """Size of what such a tower is made of."""
+    return sum(file.stat().st_size for file in (model.path / VISUAL_MODEL).parent.iterdir() if file.is_file())
+
+
+def _folder(model: ModelDirectory, precision: str) -> Path:
+    key = xxhash.xxh3_128_hexdigest(f"{visual_checksum(model)} {precision}".encode())
+    return cache_dir() / FOLDER / key
+
+
+def _name(model: ModelDirectory, ranges: dict[str, tuple[float, float]]) -> str:
+    bits = "7" if needs_reduced_range() else "8"
+    told = [f"{name} {low!r} {high!r}" for name, (low, high) in sorted(ranges.items())]
+    return PREFIX + xxhash.xxh3_64_hexdigest("\n".join([FORMAT, bits, visual_checksum(model), *told]).encode())
+
+
+def _layers(graph: Any) -> list[Any]:
+    """The nodes that are worth it, which multiply what flows with constant weights."""
+    sizes = {weights.name: (list(weights.dims), weights.data_type) for weights in graph.initializer}
+    found = []
+    for node in graph.node:
+        shape, kind = sizes.get(node.input[1], ([], 0)) if len(node.input) > 1 else ([], 0)
+        flat = node.op_type in ("MatMul", "Gemm") and len(shape) == 2
+        filters = node.op_type == "Conv" and len(shape) == 4
+        if (flat or filters) and kind == 1 and np.prod(shape) >= LEAST_WEIGHTS and node.input[0] not in sizes:
+            found.append(node)
+    return found[1:-1]
+
+
+def _ranges(
+    model: ModelDirectory, folded: Path, names: list[str], pixels: PixelArray
+) -> dict[str, tuple[float, float]]:
+    """The least and the greatest of what flows in each of these places."""
+    import onnx
+    import onnxruntime
+
+    assert model.preprocessing is not None
+    wanted = sorted(set(names))
+    graph = onnx.load(folded, load_external_data=False)
+    graph.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in wanted)
+    watched = folded.with_name("watched.onnx")
+    onnx.save(graph, watched)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    with native_path(watched) as file:
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0].name
+    ranges = dict.fromkeys(wanted, (0.0, 0.0))  # zero must be among the values
+    for start in range(0, len(pixels), PICTURES_PER_PASS):
+        scaled = scale_pixels(pixels[start : start + PICTURES_PER_PASS], model.preprocessing)
+        for name, values in zip(wanted, session.run(wanted, {given: scaled}), strict=True):
+            low, high = ranges[name]
+            ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
+    return ranges
+
+
+def _quantise(graph: Any, layers: list[Any], ranges: dict[str, tuple[float, float]]) -> None:
+    from onnx import helper, numpy_helper
+
+    weights = {value.name: value for value in graph.initializer}
+    added: dict[str, list[Any]] = {}  # by the id of the node that they stand before
+    flows: dict[str, str] = {}
+    done: dict[tuple[str, int], str] = {}
+    for node in layers:
+        before: list[Any] = []
+        source, name = node.input[0], node.input[1]
+        if source not in flows:
+            flows[source] = f"{source}/as-int8"
+            low, high = ranges[source]
+            scale = max((high - low) / 255, 1e-8)
+            scales = numpy_helper.from_array(np.float32(scale), f"{source}/scale")
+            zero = numpy_helper.from_array(np.uint8(np.clip(round(-low / scale), 0, 255)), f"{source}/zero")
+            graph.initializer.extend([scales, zero])
+            both = [scales.name, zero.name]
+            before += [
+                helper.make_node("QuantizeLinear", [source, *both], [f"{source}/int8"]),
+                helper.make_node("DequantizeLinear", [f"{source}/int8", *both], [flows[source]]),
+            ]
+        axis = _channel_axis(node)
+        if (name, axis) not in done:
+            done[name, axis] = f"{name}/{axis}/as-int8"
+            ints, scale_of = _columns(numpy_helper.to_array(weights[name]), axis)
+            stored = numpy_helper.from_array(ints, f"{name}/{axis}/int8")
+            scales = numpy_helper.from_array(scale_of, f"{name}/{axis}/scale")
+            zeros = numpy_helper.from_array(np.zeros(len(scale_of), np.int8), f"{name}/{axis}/zero")
+            graph.initializer.extend([stored, scales, zeros])
+            parts = [stored.name, scales.name, zeros.name]
+            before.append(helper.make_node("DequantizeLinear", parts, [done[name, axis]], axis=axis))
+        added[node.output[0]] = before
+        node.input[0], node.input[1] = flows[source], done[name, axis]
+    nodes = [part for node in graph.node for part in [*added.get(node.output[0], []), node]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [value for value in graph.initializer if value.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _channel_axis(node: Any) -> int:
+    """Which axis of a layer's weights is that of what it puts out."""
+    if node.op_type == "Conv":
+        return 0
+    turned = node.op_type == "Gemm" and any(given.name == "transB" and given.i for given in node.attribute)
+    return 0 if turned else 1
+
+
+def _columns(values: npt.NDArray[Any], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Integers, and a scale for each slice along `axis`."""
+    most = 63 if needs_reduced_range() else 127
+    others = tuple(at for at in range(values.ndim) if at != axis)
+    scales = np.maximum(np.maximum(values.max(axis=others), -values.min(axis=others)) / most, 1e-10)
+    shape = [-1 if at == axis else 1 for at in range(values.ndim)]
+    ints = np.rint(values / scales.reshape(shape).astype(np.float32)).clip(-most, most).astype(np.int8)
+    return ints, scales.astype(np.float32)

@@ -1,0 +1,302 @@
+"""Image towers in int8 with fixed scales: what they are made of, when they are taken, and what becomes of an index."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import clipsearch
+from clipsearch.config import cache_dir
+from clipsearch.encoder import bulk, onnx, precision, static, trial
+from clipsearch.encoder.layout import ModelDirectory, read_model_directory
+from clipsearch.encoder.names import load_encoder
+from clipsearch.encoder.onnx import OnnxEncoder
+from clipsearch.encoder.precision import LEAST_AGREEMENT, PLAIN, Choice, choose, load_tower
+from clipsearch.encoder.rankings import LEAST_PICTURES, TEXTS, agreement
+from clipsearch.encoder.static import is_static, make_static_tower, static_tower
+from clipsearch.errors import InvalidModel
+from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
+from clipsearch.records import FloatArray, PixelArray
+from clipsearch.store import open_snapshot
+from tests.support.layered_models import DIM, write_layered_model
+
+pytest.importorskip("onnx")
+pytest.importorskip("openvino")
+
+
+def drawings(count: int, side: int = 16) -> PixelArray:
+    """Shapes in colours: pictures that differ in more than noise."""
+    made = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        picture = Image.new("RGB", (64, 64), tuple(int(part) for part in rng.integers(0, 256, 3)))
+        draw = ImageDraw.Draw(picture)
+        for _ in range(4):
+            x, y, w, h = (int(part) for part in rng.integers(4, 40, 4))
+            colour = tuple(int(part) for part in rng.integers(0, 256, 3))
+            (draw.ellipse if rng.random() < 0.5 else draw.rectangle)((x, y, x + w, y + h), fill=colour)
+        made.append(np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)))
+    return np.stack(made)
+
+
+def vectors_in(model: ModelDirectory, choice: Choice, given: PixelArray) -> FloatArray:
+    assert model.preprocessing is not None
+    return bulk.Bulk(model, load_tower(model, choice, 1), model.preprocessing, 1).encode(given)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelDirectory:
+    return read_model_directory(write_layered_model(tmp_path / "model"))
+
+
+def test_a_tower_is_made_of_its_source_and_the_ranges_alone(model: ModelDirectory) -> None:
+    name = make_static_tower(model, drawings(16))
+    assert is_static(name)
+    before = static_tower(model, name).read_bytes()
+    shutil.rmtree(cache_dir() / static.FOLDER)
+    with pytest.raises(InvalidModel, match="not in the cache folder"):
+        static_tower(model, name)
+    assert make_static_tower(model, drawings(16)) == name
+    assert static_tower(model, name).read_bytes() == before
+    assert make_static_tower(model, 255 - drawings(16) // 2) != name
+    assert sorted(path.name for path in (cache_dir() / static.FOLDER).iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_tower_that_is_damaged_is_none(model: ModelDirectory) -> None:
+    name = make_static_tower(model, drawings(4))
+    file = static_tower(model, name)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InvalidModel):
+        static_tower(model, name)
+    assert choose(model, drawings(1), 1, name) == PLAIN
+    for other in ("int8-", "int8-../../../../x", "int8-0123456789ABCDEF", "int8"):
+        with pytest.raises(InvalidModel):
+            static_tower(model, other)
+
+
+def test_a_vector_does_not_depend_on_what_is_encoded_with_it(model: ModelDirectory) -> None:
+    given = drawings(20)
+    choice = Choice("openvino", make_static_tower(model, given[:8]))
+    together = vectors_in(model, choice, given)
+    extreme = np.concatenate([given[:1], np.full((7, 16, 16, 3), 255, np.uint8)])
+    assert float(vectors_in(model, choice, extreme)[0] @ together[0]) > 0.9999999
+    alone = np.concatenate([vectors_in(model, choice, picture[None]) for picture in given])
+    assert (alone * together).sum(axis=1).min() > 0.9999999
+    exact = vectors_in(model, PLAIN, given)
+    assert 0.99 < (together * exact).sum(axis=1).mean() < 1 - 1e-7  # it is another arithmetic
+
+
+def fewer_bits(bits: int) -> Any:
+    def columns(values: Any, axis: int) -> tuple[Any, Any]:
+        ints, scales = real(values, axis)
+        step = 2 ** (8 - bits)
+        return (np.rint(ints / step) * step).clip(-127, 127).astype(np.int8), scales
+
+    real = static._columns
+    return columns
+
+
+def narrower(part: float) -> Any:
+    def ranges(*given: Any) -> dict[str, tuple[float, float]]:
+        return {name: (low * part, high * part) for name, (low, high) in real(*given).items()}
+
+    real = static._ranges
+    return ranges
+
+
+def test_rankings_tell_good_towers_from_bad_ones(model: ModelDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = drawings(80)
+    exact = vectors_in(model, PLAIN, given)
+
+    def agreed() -> float:
+        found = vectors_in(model, Choice("openvino", make_static_tower(model, given[:16])), given)
+        return agreement(exact[16:], found[16:], None)
+
+    assert agreed() >= LEAST_AGREEMENT
+    with monkeypatch.context() as patch:
+        patch.setattr(static, "_columns", fewer_bits(3))
+        patch.setattr(static, "FORMAT", "3 bits")
+        assert agreed() < LEAST_AGREEMENT
+    with monkeypatch.context() as patch:
+        patch.setattr(static, "_ranges", narrower(0.3))
+        assert agreed() < LEAST_AGREEMENT
+
+
+@pytest.mark.slow
+def test_rankings_of_the_built_in_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder("builtin", precision="fp32")
+    model = read_model_directory(encoder.directory)  # type: ignore[attr-defined]
+    given = drawings(80, 256)
+    exact, texts = encoder.encode_images(given), encoder.encode_texts(TEXTS)
+
+    def agreed() -> float:
+        found = vectors_in(model, Choice("openvino", make_static_tower(model, given[:16])), given)
+        return agreement(exact[16:], found[16:], texts)
+
+    good = agreed()
+    monkeypatch.setattr(static, "_columns", fewer_bits(4))
+    monkeypatch.setattr(static, "FORMAT", "4 bits")
+    assert agreed() < LEAST_AGREEMENT < good
+
+
+def test_agreement_is_of_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((LEAST_PICTURES, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    turned, _ = np.linalg.qr(rng.standard_normal((32, 32)))
+    turned = turned.astype(np.float32)
+    assert agreement(vectors, vectors, vectors[:5]) == 1
+    assert agreement(vectors, vectors @ turned, None) > 0.999  # pictures are as near to each other as they were
+    assert agreement(vectors, vectors @ turned, vectors[:5]) < 0.5  # texts find others
+    others = rng.standard_normal(vectors.shape).astype(np.float32)
+    assert agreement(vectors, others, None) < 0.25
+
+
+# When a tower is made, and when it is taken.
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A processor without bf16, on which fp32 encodes 20 pictures a second; what was measured is noted."""
+    done: list[str] = []
+
+    def measure(*_: object) -> Choice:
+        done.append("fp32")
+        return Choice("onnxruntime", "fp32", 8, 1.0, 1.0, 20.0, "fp32")
+
+    def try_static(model: ModelDirectory, pixels: PixelArray, threads: int, known: str) -> Choice:
+        done.append(known or "made")
+        return Choice("openvino", known or make_static_tower(model, pixels[:8]), 8, 0.99, 0.9, 60.0, "", 0.95)
+
+    monkeypatch.setattr(precision, "_may_have_bf16", lambda: False)
+    monkeypatch.setattr(precision, "_measure", measure)
+    monkeypatch.setattr(precision, "_try_static", try_static)
+    return done
+
+
+def test_a_small_folder_costs_no_trial(
+    model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_trial", lambda *_: pytest.fail("a process was started"))
+    for pictures in (1, 24, 200):
+        assert choose(model, drawings(min(pictures, 80)), 2, None, pictures) == PLAIN
+    assert measured == []
+
+
+def test_many_pictures_are_encoded_in_what_ranks_alike(model: ModelDirectory, measured: list[str]) -> None:
+    given = drawings(80)
+    chosen = choose(model, given, 2, None, 10_000)
+    assert is_static(chosen.precision)
+    assert measured == ["fp32", "made"]
+    assert choose(model, given, 2, None, 10_000).precision == chosen.precision
+    assert measured[2:] == [chosen.precision]  # tried on these pictures, not made again
+    assert choose(model, given, 2, None, 300).precision == chosen.precision
+    shutil.rmtree(cache_dir() / static.FOLDER)
+    assert choose(model, given, 2, None, 100_000).precision == chosen.precision
+    assert measured[4:] == ["made"]
+    assert choose(model, given, 2, chosen.precision).precision == chosen.precision  # as the index is: nothing measured
+    assert choose(model, given, 2, "fp32") == PLAIN
+    assert choose(model, given[:40], 2, None, 10_000).precision == "fp32"  # too few to compare
+    assert choose(model, given, 2).precision == "fp32"  # no index
+    assert len(measured) == 5
+
+
+def test_a_tower_is_made_only_for_a_run_that_takes_longer(
+    model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "MAKING_S", 20)  # as long as 400 pictures take
+    assert choose(model, drawings(80), 2, None, 1_900).precision == "fp32"
+    assert measured == ["fp32"]
+    assert is_static(choose(model, drawings(80), 2, None, 2_100).precision)
+    assert measured == ["fp32", "made"]
+    assert is_static(choose(model, drawings(80), 2, None, 1_900).precision)  # there it is
+
+
+@pytest.mark.parametrize("change", [{"agreement": 0.85}, {"agreement": None}, {"pictures_per_s": 22.0}])
+def test_what_ranks_otherwise_or_gains_little_is_not_taken(
+    model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    tried = precision._try_static
+
+    def worse(*given: Any) -> Choice:
+        found = tried(*given)
+        assert found is not None
+        return dataclasses.replace(found, **change)
+
+    monkeypatch.setattr(precision, "_try_static", worse)
+    assert choose(model, drawings(80), 2, None, 10_000).precision == "fp32"
+
+
+@pytest.mark.slow
+def test_the_trial_measures_a_tower(model: ModelDirectory) -> None:
+    found = precision._try_static(model, drawings(80), 1, "")
+    assert found is not None
+    assert is_static(found.precision)
+    assert found.agreement is not None
+    assert found.agreement > LEAST_AGREEMENT / 2
+    assert (found.pictures_per_s or 0) > 0
+    again = precision._try_static(model, drawings(80), 1, found.precision)
+    assert again is not None
+    assert again.precision == found.precision
+    assert again.agreement == pytest.approx(found.agreement)
+    assert trial.CALIBRATING + LEAST_PICTURES <= bulk.PICTURES_TO_COMPARE
+
+
+# An index of one.
+
+
+def run(folder: Path, encoder: OnnxEncoder, *, reindex: bool = False) -> IndexReport:
+    return index_folder(folder, encoder, options=IndexOptions(reindex=reindex, workers=1))
+
+
+def noted(folder: Path) -> str | None:
+    with open_snapshot(folder / ".clipsearch") as snapshot:
+        return snapshot.manifest.model.precision
+
+
+def save(folder: Path, given: PixelArray, first: int = 0) -> None:
+    folder.mkdir(exist_ok=True)
+    for number, picture in enumerate(given, first):
+        Image.fromarray(picture).save(folder / f"{number:03}.png")
+
+
+def test_an_index_keeps_its_tower_and_says_so_when_it_is_lost(
+    tmp_path: Path, model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "LEAST_TO_COMPARE", 80)
+    monkeypatch.setattr(onnx, "LEAST_TO_COMPARE", 80)
+    monkeypatch.setattr(precision, "WORTH_MAKING", 1)
+    photos, given = tmp_path / "photos", drawings(90, 40)
+    save(photos, given[:82])
+    encoder = OnnxEncoder(model.path, threads=2)
+    assert not run(photos, encoder).warnings
+    name = noted(photos)
+    assert name is not None
+    assert is_static(name)
+    assert measured == ["fp32", "made"]
+    save(photos, given[82:86], 82)
+    assert not run(photos, OnnxEncoder(model.path, threads=2)).warnings
+    assert measured == ["fp32", "made"]
+    with clipsearch.open(photos) as opened:
+        for record in opened:
+            alone = opened.encode_picture(photos / record.path)
+            assert float(alone @ opened.vector(record.row_id)) > 0.999999
+    save(tmp_path / "few", given[:3])
+    assert not run(tmp_path / "few", encoder).warnings  # by the encoder that has the tower loaded
+    assert noted(tmp_path / "few") == "fp32"
+    shutil.rmtree(cache_dir() / static.FOLDER)
+    save(photos, given[86:], 86)
+    (warning,) = run(photos, OnnxEncoder(model.path, threads=2)).warnings
+    assert f"encoded in fp32, those before in {name}" in warning
+    assert noted(photos) == name
+    with clipsearch.open(photos) as opened:
+        assert opened.search(photos / "005.png", 1)[0].record.path == "005.png"
+        assert opened.encode_picture(photos / "000.png").shape == (DIM,)
