@@ -23,6 +23,9 @@ from clipsearch.filenames import from_bytes, readable, to_bytes
 from clipsearch.places import absolute, expanded, is_address, is_file, own_folder
 from clipsearch.replacing import replacing
 
+RECALL_LIMITS = (0.5, 0.999)
+"""What inverted files can be asked to find of the ten nearest."""
+
 INDEX_DIR_NAME = ".clipsearch"
 INDEX_ENV = "CLIPSEARCH_INDEX"
 REGISTRY_LIMIT = 50

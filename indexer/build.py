@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 import os
 import signal
 import struct
@@ -30,7 +29,7 @@ import numpy as np
 from clipsearch.archives.listing import Spool
 from clipsearch.archives.remote import Storage
 from clipsearch.archives.said import with_said
-from clipsearch.config import INDEX_DIR_NAME, check_not_away, index_dir_for, is_index
+from clipsearch.config import INDEX_DIR_NAME, RECALL_LIMITS, check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded, encode_with_regions
 from clipsearch.errors import (
@@ -78,7 +77,7 @@ from clipsearch.pictures.formats import IN_PARTS, classify_name, format_of, is_i
 from clipsearch.pictures.metadata import METADATA_VERSION
 from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.places import is_address
-from clipsearch.query.arguments import read_number, shown
+from clipsearch.query.arguments import read_number, read_setting, shown
 from clipsearch.records import (
     REGIONS,
     VIEWS,
@@ -105,6 +104,7 @@ COMMIT_S = 15.0
 NOTE_EVERY_S = 0.5
 PAUSE_EVERY_S = 0.5  # of a listing in which there is little to read
 KEEP_MISSING_DAYS = 30.0
+LONGEST_TIMEOUT_S = 86_400.0
 
 
 METADATA_IS_OLD = (
@@ -162,22 +162,27 @@ class IndexOptions:
 
     def __post_init__(self) -> None:
         """Raises: InvalidArgument."""
-        for name, value, least, most in (
-            ("batch_pictures", self.batch_pictures, 1, math.inf),
-            ("workers", self.workers, 1, math.inf),
-            ("timeout_s", self.timeout_s, 0, math.inf),
-            ("max_pixels", self.max_pixels, 1, math.inf),
-            ("commit_rows", self.commit_rows, 1, math.inf),
-            ("commit_s", self.commit_s, 0, math.inf),
-            ("recall", self.recall, 0, 1),
-            ("keep_missing_days", self.keep_missing_days, 0, math.inf),
+        for name, whole in (
+            ("batch_pictures", self.batch_pictures),
+            ("workers", self.workers),
+            ("max_pixels", self.max_pixels),
+            ("commit_rows", self.commit_rows),
         ):
-            if value is not None or name not in ("batch_pictures", "workers", "max_pixels", "recall"):
-                read_number(name, value, least, most)
+            if whole is not None or name == "commit_rows":
+                read_setting(name, whole, 1)
+        read_number("timeout_s", self.timeout_s, 0, LONGEST_TIMEOUT_S)
+        read_number("commit_s", self.commit_s, 0)
+        read_number("keep_missing_days", self.keep_missing_days, 0)
+        if self.recall is not None:
+            read_number("recall", self.recall, *RECALL_LIMITS)
+        for name in ("follow_links", "archives", "regions", "new"):
+            if not isinstance(getattr(self, name), bool | None):
+                raise InvalidArgument(name, shown(getattr(self, name)), "True, False or None")
+        for name in ("retry_skipped", "reindex", "reread_metadata", "prune"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidArgument(name, shown(getattr(self, name)), "True or False")
         if self.views not in (None, 1, VIEWS) or isinstance(self.views, bool):
             raise InvalidArgument("views", shown(self.views), f"1 or {VIEWS}")
-        if not isinstance(self.regions, bool | None):
-            raise InvalidArgument("regions", shown(self.regions), "True or False")
         given: object = self.exclude
         if not isinstance(given, list | tuple) or not all(isinstance(pattern, str) for pattern in given):
             raise InvalidArgument("exclude", shown(given), "patterns in a tuple")

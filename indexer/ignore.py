@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipsearch.config import INDEX_DIR_NAME, MARKER, is_index, read_plain
+from clipsearch.errors import InvalidArgument
 from clipsearch.pictures.folders import FOLDERS, category_of
 from clipsearch.places import leads_out
+from clipsearch.query.arguments import shown
 
 Archives = bool | frozenset[str] | None
 OF_DATASET = "data set"
@@ -278,7 +280,7 @@ class Ignore:
     def __init__(self, root: str | os.PathLike[str], exclude: Sequence[str] = (), *, follow_links: bool = True) -> None:
         """`exclude`: patterns of the user's (see `pattern_from`). `follow_links`: also those out of the folder.
 
-        Raises: ValueError for what is no pattern.
+        Raises: InvalidArgument for what is no pattern.
         """
         self.root = os.path.abspath(root)
         self.follow_links = follow_links
@@ -293,9 +295,15 @@ class Ignore:
         self._files: dict[str, _Rules] = {}  # by folder; only those that have any
         self._excluded = None
         if exclude:
-            patterns = [_Pattern(pattern_from(given, self.root)) for given in exclude]
+            patterns = [self._excluding(given) for given in exclude]
             self._excluded = _Rules("", patterns[::-1], EXCLUDED)
         self._libraries: set[str] = set()  # iPhoto libraries, which only their content tells
+
+    def _excluding(self, given: str) -> _Pattern:
+        try:
+            return _Pattern(pattern_from(given, self.root))
+        except ValueError as error:
+            raise InvalidArgument("exclude", shown(given), f"a pattern ({error})") from None
 
     def takes_archive(self, path: str) -> bool:
         """Whether to look into a tar or table, where anybody said which."""

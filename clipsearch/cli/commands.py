@@ -52,6 +52,7 @@ TRAIN_COMMANDS = ("probe",)
 
 def load_command(name: str) -> Any:
     """Import the module of a command and return the command, or the group of that name."""
+    import click
     import typer
 
     group = typer.main.get_group(import_module(f"clipsearch.cli.{name}").app)
@@ -60,7 +61,9 @@ def load_command(name: str) -> Any:
             _refuse_several_indexes(command)
         for parameter in command.params:
             if parameter.type.name.startswith("float"):
-                _refuse_nan(parameter.type)
+                _refuse_no_number(parameter.type)
+            if isinstance(parameter.type, click.Path):
+                _refuse_no_name(parameter.type)
     return group.commands.get(name, group)
 
 
@@ -77,14 +80,31 @@ def _refuse_several_indexes(command: Any) -> None:
     command.parse_args = parse_args
 
 
-def _refuse_nan(kind: Any) -> None:
-    """Let a type of numbers refuse what is none: it would pass every limit."""
+def _refuse_no_number(kind: Any) -> None:
+    """Let a type of numbers refuse what is none: it would pass every limit. Days may be without end."""
     convert = kind.convert
 
     def number(value: Any, parameter: Any, context: Any) -> Any:
         converted = convert(value, parameter, context)
-        if math.isnan(converted):
+        if math.isnan(converted) or (math.isinf(converted) and parameter.metavar != "DAYS"):
             kind.fail(f"{value!r} is not a number.", parameter, context)
         return converted
 
     kind.convert = number
+
+
+def _refuse_no_name(kind: Any) -> None:
+    """Let a type of paths refuse one without a letter, as of a variable that was never set: it would be the folder that
+    one happens to be in."""
+    convert = kind.convert
+
+    def path(value: Any, parameter: Any, context: Any) -> Any:
+        if value in ("", b""):
+            kind.fail(
+                "the name is empty. Perhaps a variable has no value. For the current folder, write .",
+                parameter,
+                context,
+            )
+        return convert(value, parameter, context)
+
+    kind.convert = path

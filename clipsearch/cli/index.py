@@ -28,7 +28,7 @@ from clipsearch.cli.options import (
 )
 from clipsearch.cli.skipped import STATUS_WORDS, TRIED_AGAIN
 from clipsearch.cli.terminal import count, duration, progress_display, rows_of, shown, size
-from clipsearch.errors import ClipsearchError
+from clipsearch.errors import ClipsearchError, InvalidArgument
 from clipsearch.places import as_address
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def index_command(
         int | None, typer.Option(min=1, max=4096, help="Number of pictures to encode at once.", metavar="N")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Time limit for one picture, in seconds.", metavar="S")
+        float, typer.Option(min=0.1, max=86_400, help="Time limit for one picture, in seconds.", metavar="S")
     ] = 10.0,
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16", "int8"],
@@ -241,7 +241,7 @@ def index_command(
         config.check_not_away(config.index_dir_for(folder, index))
     try:
         Ignore(folder, options.exclude)
-    except ValueError as error:
+    except InvalidArgument as error:
         raise typer.BadParameter(str(error), param_hint="--exclude") from None
     if watch:
         from clipsearch.indexer.watch import check_watching

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipsearch.cli.terminal import shown
+from clipsearch.config import RECALL_LIMITS
 from clipsearch.filenames import for_parsers, safe, to_bytes
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ RecallOption = Annotated[
     float | None,
     typer.Option(
         "--recall",
-        min=0.5,
-        max=0.999,
+        min=RECALL_LIMITS[0],
+        max=RECALL_LIMITS[1],
         help="Recall@10 to reach in collections of 200,000 pictures or more. Saved.",
         metavar="R",
     ),

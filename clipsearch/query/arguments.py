@@ -300,7 +300,7 @@ def read_known_path(value: Any) -> str:
 
 def read_place(name: str, value: Any) -> str:
     """A path of this machine that a file or folder can have. Raises: InvalidArgument."""
-    if "\0" in (path := read_path(name, value)):
+    if not (path := read_path(name, value)) or "\0" in path:
         raise InvalidArgument(name, shown(value), "a path")
     return path
 
@@ -318,6 +318,17 @@ def read_pictures(picture: Any) -> tuple[list[AnyPicture], bool]:
     return pictures, is_one
 
 
+def read_setting(name: str, value: Any, low: int) -> int:
+    """A whole number of a setting. Raises: InvalidArgument for what is none, or less than `low`."""
+    try:
+        number = _whole(value)
+    except TypeError:
+        number = low - 1
+    if number < low:
+        raise InvalidArgument(name, shown(value), f"a whole number of at least {low}")
+    return number
+
+
 def read_number(name: str, value: Any, low: float, high: float = math.inf) -> float:
     """A number of a setting. Raises: InvalidArgument for what is none, or not between `low` and `high`."""
     try:
@@ -332,8 +343,8 @@ def read_number(name: str, value: Any, low: float, high: float = math.inf) -> fl
 
 def read_name(name: str, value: Any) -> str:
     """A name, such as that of a model. Raises: InvalidArgument."""
-    if not isinstance(value, str) or "\0" in value:
-        raise InvalidArgument(name, shown(value), "a text")
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InvalidArgument(name, shown(value), "a name")
     return value
 
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import typer
 
@@ -21,6 +22,7 @@ from clipsearch.cli.app import app
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from tests.support.commands import clipsearch
+from tests.support.fake_encoder import COLOURS
 from tests.support.pictures import fill, picture, plain
 
 COMMANDS = ("index", "query", "status", "verify", "compact", "tune")
@@ -473,8 +475,26 @@ def test_no_option_takes_what_is_no_number(tmp_path: Path) -> None:
             path = [part for part in name.split()[:-1] if part != "pairs"]
             done = clipsearch(*path, f"{parameter.opts[0]}=nan", folder=tmp_path, status=2)
             assert "'nan' is not a number" in done.stderr, name
+            if parameter.metavar != "DAYS":
+                done = clipsearch(*path, f"{parameter.opts[0]}=inf", folder=tmp_path, status=2)
+                assert "'inf' is not a number" in done.stderr or "is not in the range" in done.stderr, name
             given += 1
     assert given > 12
+
+
+@pytest.mark.slow
+def test_a_name_without_a_letter_is_no_folder(tmp_path: Path) -> None:
+    plain(COLOURS["red"]).save(tmp_path / "red.png")
+    given = 0
+    for name, parameter in every_parameter().items():
+        if isinstance(parameter.type, click.Path):
+            path = [part for part in name.split()[:-1] if part != "pairs"]
+            arguments = ["--", ""] if parameter.param_type_name == "argument" else [f"{parameter.opts[0]}="]
+            done = clipsearch(*path, *arguments, folder=tmp_path, status=2)
+            assert "the name is empty" in done.stderr or "Missing argument" in done.stderr, name
+            given += "the name is empty" in done.stderr
+    assert given > 30
+    assert [path.name for path in tmp_path.iterdir()] == ["red.png"]
 
 
 def test_every_argument_and_option_has_a_help() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from clipsearch.errors import EncoderMismatch, NoPictures, OtherCollection, StorageError
+import clipsearch
+from clipsearch.errors import EncoderMismatch, InvalidArgument, NoPictures, OtherCollection, StorageError
 from clipsearch.indexer import build
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
 from clipsearch.indexer.changes import CUT_TO_NS, is_cut
@@ -451,3 +454,44 @@ def test_a_first_run_that_was_killed_before_its_first_commit_is_begun_again(phot
     assert (index / "INDEX").is_file() and not (index / "CURRENT").exists()
     report = index_folder(photos / source, FakeEncoder(), index=index)
     assert (report.pictures, report.encoded) == ((2, 2) if source else (3, 3))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workers": 2.0},
+        {"batch_pictures": 1.5},
+        {"commit_rows": "9"},
+        {"max_pixels": 0},
+        {"timeout_s": math.inf},
+        {"recall": 0},
+        {"recall": 1},
+        {"follow_links": "no"},
+        {"archives": "x"},
+        {"reindex": "yes"},
+        {"prune": 2},
+        {"prune": None},
+        {"new": 0},
+        {"exclude": [3]},
+        {"exclude": ("",)},
+        {"exclude": ("!",)},
+    ],
+    ids=str,
+)
+def test_options_that_are_none_are_refused_before_anything_is_done(photos: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match=next(iter(options))):
+        clipsearch.index(photos, encoder=FakeEncoder(), options=IndexOptions(**options))
+    assert not (photos / ".clipsearch").exists()
+
+
+def test_no_name_is_no_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    for wrong in (
+        lambda: clipsearch.index("", encoder=FakeEncoder()),
+        lambda: clipsearch.index(photos, encoder=FakeEncoder(), index=""),
+        lambda: clipsearch.open("", encoder=FakeEncoder()),
+        lambda: clipsearch.Encoder(""),
+    ):
+        with pytest.raises(InvalidArgument, match="''"):
+            wrong()
+    assert not (photos / ".clipsearch").exists()
