@@ -152,7 +152,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfSpace(path) from error
-        raise StorageError(path, error.strerror or str(error), "Name another folder with --out") from error
+        advice = "Allow writing there and continue with --resume, or begin another run with --out"
+        raise StorageError(path, error.strerror or str(error), advice) from error
 
 
 def _is_checkpoint(file: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +38,8 @@ from clipsearch.training.views import PLAIN, Augmentation, view_of
 FORMAT = "1"
 LARGEST_CACHE_BYTES = 10 << 30
 _NAME = re.compile(r"[0-9a-f]{32}\.npz")
+_HALF_WRITTEN = re.compile(r"\.[0-9a-f]{32}\.npz\.\d+\.\d+")  # as `replacing` names it
+DEAD_AFTER_S = 86_400.0  # nobody who writes such a file pauses for a day
 _ARRAYS = frozenset({"features", "vectors", "readable"})
 PICTURES_AT_ONCE = 64
 CAPTIONS_AT_ONCE = 512
@@ -188,8 +191,15 @@ def _cached(folder: Path, identity: str, compute: Callable[[], Arrays]) -> Array
 
 
 def _forget_oldest(folder: Path) -> None:
-    """Keep the cache below its size, dropping what was not used for longest. Other people's files are left alone."""
+    """Keep the cache below its size, dropping what was not used for longest, and what killed runs left half written.
+
+    Other people's files are left alone.
+    """
     total = 0
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _HALF_WRITTEN.fullmatch(path.name) and path.lstat().st_mtime < time.time() - DEAD_AFTER_S:
+                remove_own(path)
     with suppress(OSError):
         ours = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and not path.is_symlink()]
         for path in sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True):

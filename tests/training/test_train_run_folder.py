@@ -63,6 +63,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_that_cannot_be_written_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "run.json").mkdir()  # root may write into any folder, but not in the place of one
+    with pytest.raises(
+        StorageError, match=r"run\.json: Is a directory\. Allow writing there and continue with --resume"
+    ):
+        RunFolder(tmp_path).write_json("run.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_a_run_does_not_go_on_with_another_model_or_other_pairs(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs", 12)
     for number, path in enumerate(sorted(pairs.glob("*.txt"))):

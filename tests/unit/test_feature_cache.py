@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +29,16 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
     again = feature_cache._cached(tmp_path, "x", lambda: arrays)
     assert np.array_equal(again["features"], arrays["features"])
     assert path.read_bytes() == whole
+
+
+def test_what_a_killed_run_left_half_written_goes_after_a_day(tmp_path: Path) -> None:
+    old, new, other = (
+        tmp_path / name for name in (f".{'a' * 32}.npz.12.345", f".{'b' * 32}.npz.12.345", ".notes.npz.1.2")
+    )
+    for path in (old, new, other):
+        path.write_bytes(b"x")
+    yesterday = time.time() - 90_000
+    os.utime(old, (yesterday, yesterday))
+    os.utime(other, (yesterday, yesterday))
+    feature_cache._forget_oldest(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([new, other])
