@@ -90,8 +90,7 @@ class Stream:
                 comparison.take([block], changes)
             _compare_archives(catalog, archives, changes, comparison.found, asked)
             perhaps_moved.take_from(changes)
-            if len(block) or archives:
-                yield changes
+            yield changes
         last, rest = perhaps_moved.aside, self.scan.archives[compared:]
         self.end = _settled(catalog, self._root, self._ignore, self.scan, rest, last, comparison.seen(), asked)
         yield last

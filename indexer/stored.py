@@ -65,7 +65,7 @@ def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock
                 pictures.append(one)
             else:
                 result.others[kind_of_name(name)] += 1
-        if pictures or len(result.archives) > archives:  # who asks only whether there are any need not wait longer
+        if pictures or len(result.archives) > archives or not objects:  # or to let who stops a run not wait for a page
             yield _block(pictures, result)
 
 

@@ -15,9 +15,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 import xxhash
@@ -32,6 +33,7 @@ FIRST_WAIT_S = 0.2  # four times as long after each attempt
 AT_ONCE = 16
 AHEAD = 48  # objects that are fetched, or wait to be used
 PAUSE_S = 0.02  # who waits for an object does other things so often
+PAGE_PAUSE_S = 0.2  # and who waits for a page of a listing
 LOOK_S = 0.5  # for a large object to be fetched while another is used
 REFUSED = ("http", "https", "ftp", "data", "file", "local", "github", "git")
 """Protocols of fsspec that are no object storage."""
@@ -102,7 +104,8 @@ class Storage:
     ) -> Iterator[list[StoredObject]]:
         """The objects of one folder after another; of S3, a page of a folder's listing at a time. `take` says of a
         folder, by its relative path, whether to look into it; `no_path` is told what no path can name. Raises:
-        StorageError, if any cannot be listed: then nobody knows what is there."""
+        StorageError, if any cannot be listed: then nobody knows what is there. While that is waited for, none of them
+        every PAGE_PAUSE_S."""
         base = self._root.rstrip("/")
         pending = [base]
         seen: set[str] = set()
@@ -135,13 +138,19 @@ class Storage:
         """What the listing of a folder tells, in order. Raises: StorageError."""
         relative = folder.removeprefix(self._root.rstrip("/")).lstrip("/")
         is_empty = True
-        for entries in self._s3_pages(folder, relative) if self._gives_pages else ():
-            is_empty = is_empty and not entries
-            yield entries
-        if is_empty:  # of S3, this says whether there is no such folder, or whether it is an object
-            yield self._patiently(relative, lambda: self._fs.ls(folder, detail=True))
+        hands: _Hands[Any] = _Hands(1, "clipsearch-list")
+        try:
+            for entries in self._s3_pages(folder, relative, hands) if self._gives_pages else ():
+                is_empty = is_empty and not entries
+                yield entries
+            if is_empty:  # of S3, this says whether there is no such folder, or whether it is an object
+                listed = hands.submit(lambda: self._patiently(relative, lambda: self._fs.ls(folder, detail=True)))
+                yield from _until(listed)
+                yield listed.result()
+        finally:
+            hands.close()
 
-    def _s3_pages(self, folder: str, relative: str) -> Iterator[list[dict[str, Any]]]:
+    def _s3_pages(self, folder: str, relative: str, hands: _Hands[Any]) -> Iterator[list[dict[str, Any]]]:
         """The pages of a folder; the next one is asked for while one is used."""
         bucket, _, key = folder.partition("/")
         asked = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
@@ -154,16 +163,15 @@ class Storage:
                 raise self._unlisted(relative, "the server does not say where its listing goes on")
             return _entries(bucket, told), token
 
-        ahead = ThreadPoolExecutor(1, thread_name_prefix="clipsearch-list")
-        try:
-            entries, token = page(None)
-            while token is not None:
-                following = ahead.submit(page, token)
-                yield entries
-                entries, token = following.result()
+        following = hands.submit(lambda: page(None))
+        while True:
+            yield from _until(following)
+            entries, token = following.result()
+            if token is not None:
+                following = hands.submit(partial(page, token))
             yield entries
-        finally:
-            ahead.shutdown(wait=False, cancel_futures=True)
+            if token is None:
+                return
 
     def about(self, path: str) -> StoredObject:
         """One object. Raises: StorageError."""
@@ -227,7 +235,7 @@ class Storage:
         """
         waiting: deque[_Waiting[Item]] = deque()
         fetches = Fetches()
-        hands = _Hands(AT_ONCE)
+        hands: _Hands[Spool] = _Hands(AT_ONCE, "clipsearch-fetch")
         rest = iter(items)
         is_lent = False  # a large one is used
 
@@ -357,35 +365,42 @@ class Ended(Exception):
     """Nobody waits for what is being fetched."""
 
 
-class _Hands:
-    """Threads that fetch. The process ends without waiting for them, as it would for those of an executor: a server
-    that does not answer holds some for minutes."""
+class _Hands(Generic[T]):
+    """Threads that ask the storage. The process ends without waiting for them, as it would for those of an executor: a
+    server that does not answer holds some for minutes."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, name: str) -> None:
         self._most = most
+        self._name = name
         self._threads = 0
-        self._work: queue.SimpleQueue[tuple[Future[Spool], Callable[[], Spool]] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Future[T], Callable[[], T]] | None] = queue.SimpleQueue()
 
-    def submit(self, fetch: Callable[[], Spool]) -> Future[Spool]:
-        future: Future[Spool] = Future()
-        self._work.put((future, fetch))
+    def submit(self, ask: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._work.put((future, ask))
         if self._threads < self._most:
             self._threads += 1
-            threading.Thread(target=self._fetch, name="clipsearch-fetch", daemon=True).start()
+            threading.Thread(target=self._ask, name=self._name, daemon=True).start()
         return future
 
-    def _fetch(self) -> None:
+    def _ask(self) -> None:
         while (work := self._work.get()) is not None:
-            future, fetch = work
+            future, ask = work
             try:
-                future.set_result(fetch())
+                future.set_result(ask())
             except BaseException as error:
                 future.set_exception(error)
-            del future, fetch, work  # which keep a copy
+            del future, ask, work  # which keep a copy
 
     def close(self) -> None:
         for _ in range(self._threads):
             self._work.put(None)
+
+
+def _until(future: Future[Any]) -> Iterator[list[dict[str, Any]]]:
+    """Nothing of a listing, every PAGE_PAUSE_S, until its next page is there."""
+    while not wait([future], PAGE_PAUSE_S).done:
+        yield []
 
 
 def _has_room(size_bytes: int) -> bool:

@@ -211,6 +211,35 @@ def test_a_run_that_is_stopped_while_it_lists_deletes_nothing(
     assert verify(index).ok
 
 
+@pytest.mark.parametrize("page", [4, 7])
+def test_ctrl_c_does_not_wait_for_a_page_that_does_not_come(bucket: Any, wire: Wire, tmp_path: Path, page: int) -> None:
+    index, asked, let_go = tmp_path / "index", threading.Event(), threading.Event()
+
+    def hold(number: int) -> None:
+        if number >= page:
+            asked.set()
+            let_go.wait(600)
+
+    wire.before = hold
+    command = [sys.executable, "-m", "tests.faults.index_process", str(ADDRESS), "2", str(index)]
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert asked.wait(120)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=40)  # a server has a minute to answer
+    finally:
+        let_go.set()
+        process.kill()
+    assert (process.returncode, err) == (0, "")
+    done = int(out.split()[0])
+    assert pictures(index) == done < PICTURES
+    report = run(FakeEncoder(dim=256), index)
+    assert (report.pictures, report.encoded, report.missing, report.removed) == (PICTURES, PICTURES - done, 0, 0)
+    assert verify(index).ok
+
+
 def test_what_moved_is_told_although_its_new_name_comes_first(
     bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
 ) -> None:
