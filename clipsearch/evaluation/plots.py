@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,8 @@ def check_plots(purpose: str, path: Path | None = None) -> None:
             if path.is_file() and _DRAWN not in read_plain(path, _HEAD_BYTES):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     _keep_cache_to_ourselves()
+    # "Matplotlib is building the font cache; this may take a moment", the first time on a slow machine.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
 def _keep_cache_to_ourselves() -> None:

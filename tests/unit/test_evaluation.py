@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from fractions import Fraction
 from statistics import mean, median
 
@@ -216,3 +217,12 @@ def test_the_median_of_a_resample_is_the_median() -> None:
         drawn = np.repeat(ranks, weights)
         expected = Retrieval(drawn, 1 / drawn, np.arange(len(drawn))).values()
         assert dict(zip(MEASURES, resampled.measures(weights), strict=True)) == pytest.approx(expected)
+
+
+def test_what_draws_says_nothing_of_its_fonts(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("matplotlib")
+    from clipsearch.evaluation.plots import check_plots
+
+    check_plots("drawing")
+    logging.getLogger("matplotlib.font_manager").warning("building the font cache; this may take a moment.")
+    assert not caplog.records
