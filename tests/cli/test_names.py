@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import commands
+from tests.support.in_turn import all_well, python
 from tests.support.pictures import picture
 from tests.support.tiny_models import any_model
 
@@ -67,11 +68,17 @@ def clipsearch(
     return done.stdout
 
 
-def on_terminal(*arguments: str | Path, folder: Path, env: Mapping[str, str] = {}) -> bytes:
-    """What a command writes to a terminal that is its stdout and stderr."""
+def started(*lines: list[str], folder: Path, env: Mapping[str, str | Path]) -> list[bytes]:
+    """What commands write to stdout, in turn, in one Python that is started with `env`."""
+    if not env:
+        return [clipsearch(*line, folder=folder) for line in lines]
+    return all_well(*lines, folder=folder, env={**os.environ, **{name: str(value) for name, value in env.items()}})
+
+
+def on_terminal(*lines: list[str], folder: Path, env: Mapping[str, str] = {}) -> list[bytes]:
+    """What commands write to a terminal that is their stdout and stderr, in one Python that is started with `env`."""
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "clipsearch", *arguments]
-    with subprocess.Popen(command, cwd=folder, stdout=slave, stderr=slave, env={**os.environ, **env}) as process:
+    with subprocess.Popen(python(lines), cwd=folder, stdout=slave, stderr=slave, env={**os.environ, **env}) as process:
         os.close(slave)
         seen = b""
         while True:
@@ -84,7 +91,10 @@ def on_terminal(*arguments: str | Path, folder: Path, env: Mapping[str, str] = {
             seen += part
     os.close(master)
     assert process.returncode == 0, seen
-    return seen.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")  # CSV ends its lines so itself
+    seen = seen.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")  # CSV ends its lines so itself
+    said = seen.split(b"\0")
+    assert said[1::2] == [b"0"] * len(lines), seen
+    return said[:-1:2]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +106,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture(number).save(folder / "x.jpg")
         os.rename(os.fsencode(folder / "x.jpg"), os.fsencode(folder) + b"/" + name)  # noqa: PTH104
     (folder / "\x1b[2Jbad.jpg").write_bytes(b"\xff\xd8\xff")
-    clipsearch("index", "photos", "--model", "builtin", "-q", folder=folder.parent)
+    clipsearch("index", "photos", "--model", any_model(), "-q", folder=folder.parent)
     return folder
 
 
@@ -119,22 +129,17 @@ def paths_of(folder: Path) -> set[bytes]:
 )
 def test_pipes_get_the_very_names(named: Path, env: dict[str, str]) -> None:
     everything = ["query", "ext:jpg", "-k", "99"]
-    assert set(clipsearch(*everything, "-0", folder=named, env=env).split(b"\0")[:-1]) == paths_of(named)
-    lines = clipsearch(*everything, "--paths", folder=named, env=env).split(b"\n")[:-1]
-    assert set(lines) == {path.replace(b"\n", b"\\x0a") for path in paths_of(named)}  # one a line
-    rows = list(
-        csv.DictReader(
-            io.StringIO(
-                clipsearch(*everything, "--csv", folder=named, env=env).decode("utf-8", "surrogateescape"), newline=""
-            )
-        )
-    )
+    ended, lines, table, hits, _ = started(
+        [*everything, "-0"], [*everything, "--paths"], [*everything, "--csv"], [*everything, "--json"], everything,
+        folder=named, env=env,
+    )  # fmt: skip
+    assert set(ended.split(b"\0")[:-1]) == paths_of(named)
+    assert set(lines.split(b"\n")[:-1]) == {path.replace(b"\n", b"\\x0a") for path in paths_of(named)}  # one a line
+    rows = list(csv.DictReader(io.StringIO(table.decode("utf-8", "surrogateescape"), newline="")))
     assert {os.fsencode(row["path"]) for row in rows} == paths_of(named)  # line breaks in quotes
-    hits = json.loads(clipsearch(*everything, "--json", folder=named, env=env))
     assert {
-        bytes.fromhex(hit["path_bytes"]) if "path_bytes" in hit else hit["path"].encode() for hit in hits
+        bytes.fromhex(hit["path_bytes"]) if "path_bytes" in hit else hit["path"].encode() for hit in json.loads(hits)
     } == paths_of(named)
-    clipsearch(*everything, folder=named, env=env)
     clipsearch("status", "--skipped", folder=named, env=env)
 
 
@@ -157,15 +162,16 @@ def test_json_is_read_by_strict_parsers(named: Path, arguments: list[str]) -> No
     ids=str,
 )
 def test_terminals_get_nothing_that_they_could_obey(named: Path, env: dict[str, str]) -> None:
-    for arguments in (
+    lines = [
         ["query", "ext:jpg", "-k", "99"],
         ["query", "ext:jpg", "-k", "99", "--paths"],
         ["query", "ext:jpg", "-k", "99", "--csv"],
         ["query", "ext:jpg", "-k", "99", "--json"],
         ["status", "--skipped"],
         ["index", ".", "--retry-skipped"],
-    ):
-        seen = on_terminal(*arguments, folder=named, env=env).decode("utf-8", "replace")
+    ]
+    for arguments, said in zip(lines, on_terminal(*lines, folder=named, env=env), strict=True):
+        seen = said.decode("utf-8", "replace")
         seen = re.sub("\x1b\\[[0-9;?]*[A-Za-z]|\r", "", seen) if arguments[0] == "index" else seen  # its progress
         assert not OBEYED.search(seen.replace("\t", "")), (arguments, seen)
         if arguments[0] == "query" and "--json" not in arguments and not env:
@@ -215,14 +221,16 @@ def test_every_command_below_a_folder_of_any_name(
     monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(top / "cache"))
     clipsearch("index", os.fsencode(photos), "--model", any_model(), folder=tmp_path, env=env)
     picture(3).save(photos / "p3.jpg")
-    for number, command in enumerate(COMMANDS):  # each is started in that locale with one of the names
-        clipsearch(*command, folder=photos, env=env if number % len(BELOW) == BELOW.index(name) else {})
+    if env:
+        started(*COMMANDS, folder=photos, env=env)
+    else:
+        for command in COMMANDS:
+            clipsearch(*command, folder=photos)
     found = clipsearch("query", "ext:jpg", "-0", folder=tmp_path, env=env)  # by the registry
     assert set(found.split(b"\0")[:-1]) == {os.fsencode(photos / f"p{number}.jpg") for number in range(4)}
     moved = tmp_path / "moved"
     photos.rename(moved)
-    clipsearch("verify", folder=moved, env=env)
-    found = clipsearch("query", "ext:jpg", "-0", folder=moved, env=env)
+    _, found = started(["verify"], ["query", "ext:jpg", "-0"], folder=moved, env=env)
     assert os.fsencode(moved / "p3.jpg") in found.split(b"\0")
 
 
@@ -247,9 +255,10 @@ def test_locales_of_other_encodings_read_the_same_names(tmp_path: Path, locale: 
     picture(1).save(photos / "Café.jpg")
     picture(2).save(photos / os.fsdecode(b"caf\xe9.jpg"))
     clipsearch("index", "p", "--model", any_model(), folder=tmp_path, env=env)
-    for seen_in in ({}, env):
-        clipsearch("verify", folder=photos, env=seen_in)
-        found = set(clipsearch("query", "ext:jpg", "-0", folder=photos, env=seen_in).split(b"\0")[:-1])
+    lines = [["verify"], ["query", "ext:jpg", "-0"]]
+    here = [clipsearch(*line, folder=photos) for line in lines]
+    for _, said in (here, started(*lines, folder=photos, env=env)):
+        found = set(said.split(b"\0")[:-1])
         assert found == {os.fsencode(photos) + b"/Caf\xc3\xa9.jpg", os.fsencode(photos) + b"/caf\xe9.jpg"}
     assert b"2 unchanged" in clipsearch("index", "p", folder=tmp_path)
     if charmap == "ISO-8859-1":  # words are what the terminal's encoding makes them
@@ -260,7 +269,7 @@ def test_a_command_that_is_shown_can_be_pasted(tmp_path: Path) -> None:
     photos = tmp_path / os.fsdecode(b"caf\xe9 'x' \x1b[1m")
     photos.mkdir()
     picture(1).save(photos / "a.jpg")
-    told = clipsearch("index", os.fsencode(photos), "--model", "builtin", folder=tmp_path).decode("ascii")
+    told = clipsearch("index", os.fsencode(photos), "--model", any_model(), folder=tmp_path).decode("ascii")
     command = told.strip().splitlines()[-1].partition(": ")[2]
     program = f'clipsearch() {{ "{sys.executable}" -m clipsearch "$@"; }}; '
     done = subprocess.run(

@@ -18,6 +18,7 @@ import pytest
 from clipsearch import places
 from tests.support.cases import thinned
 from tests.support.commands import clipsearch
+from tests.support.in_turn import Words, all_well, python
 from tests.support.pictures import fill
 from tests.support.tiny_models import any_model
 
@@ -40,22 +41,19 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "clipsearch", *map(str, arguments)]
 
 
-def run(
-    *arguments: str | Path,
-    code: int = 0,
-    before: tuple[str | Path, ...] = (),
-    **own: str | Path,
-) -> subprocess.CompletedProcess[str]:
-    if not before and all(name.startswith("CLIPSEARCH_") for name in own):  # nothing that Python minds when it starts
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in own.items():
-                patch.setenv(name, str(value))
-            return clipsearch(*arguments, folder=Path.cwd(), status=code)
-    environment = {**os.environ, **{name: str(value) for name, value in own.items()}}
-    done = subprocess.run([*before, *command(*arguments)], capture_output=True, text=True, env=environment)
-    assert done.returncode == code, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done
+def run(*arguments: str | Path, code: int = 0, **own: str | Path) -> subprocess.CompletedProcess[str]:
+    """Nothing in `own` may be what Python minds when it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in own.items():
+            patch.setenv(name, str(value))
+        return clipsearch(*arguments, folder=Path.cwd(), status=code)
+
+
+def both(photos: Path, env: dict[str, str], within: tuple[str, ...] = (), model: str | None = None) -> None:
+    """Index and search, in a Python that is started so."""
+    index: Words = ["index", photos, "--model", model or any_model()]
+    query: Words = ["query", "waves", "--all", "--index", photos]
+    all_well(index, query, folder=photos.parent, env={**os.environ, **env}, within=within)
 
 
 OWN = ("CLIPSEARCH_CACHE_DIR", "CLIPSEARCH_STATE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME")
@@ -67,16 +65,14 @@ def test_a_home_that_is_none(home: str, photos: Path, tmp_path: Path) -> None:
     fill(photos, 3)
     here = tmp_path / "here"
     here.mkdir()
-    settings = {"HOME": home, "TMPDIR": str(tmp_path)}
-    for arguments in (
+    environment = {name: value for name, value in os.environ.items() if name not in OWN}
+    all_well(
         ("index", photos, "--model", any_model() if home else "builtin"),
         ("query", "waves", "--all", "--index", photos),
         ("status", "--index", photos),
-    ):
-        environment = {name: value for name, value in os.environ.items() if name not in OWN} | settings
-        done = subprocess.run(command(*arguments), capture_output=True, text=True, env=environment, cwd=here)
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
+        folder=here,
+        env=environment | {"HOME": home, "TMPDIR": str(tmp_path)},
+    )
     assert list(here.iterdir()) == []  # no folder called ~
     if not os.path.isabs(home):  # noqa: PTH117
         assert (tmp_path / f"clipsearch-{os.getuid()}" / "state" / "indexes.json").is_file()  # not in passwd's home
@@ -101,14 +97,13 @@ def test_a_user_without_a_name_or_a_home(photos: Path, tmp_path: Path) -> None:
     here.mkdir()
     environment = {name: value for name, value in os.environ.items() if name not in (*OWN, "HOME")}
     environment |= {"TMPDIR": str(temporary), "LD_PRELOAD": str(library)}
-    for arguments in (
-        ["index", photos, "--model", "builtin"],
+    all_well(
+        ["index", photos, "--model", any_model()],
         ["query", "~x waves", "--all", "--index", photos],
         ["models", "list"],
-    ):
-        done = subprocess.run(command(*arguments), capture_output=True, text=True, env=environment, cwd=here)
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
+        folder=here,
+        env=environment,
+    )
     kept = temporary / f"clipsearch-{os.getuid()}"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
     assert (kept / "cache").is_dir()
@@ -145,7 +140,7 @@ def test_own_folders_that_cannot_be_written_to(place: str, photos: Path) -> None
     fill(photos, 3)
     own: dict[str, Any] = {"CLIPSEARCH_CACHE_DIR": "/proc/clipsearch"} if place != "state" else {}
     own |= {"CLIPSEARCH_STATE_DIR": "/proc/clipsearch"} if place != "cache" else {}
-    run("index", photos, "--model", "builtin", **own)
+    run("index", photos, "--model", "builtin" if place == "both" else any_model(), **own)
     run("query", "waves", "--all", "--index", photos, **own)
     run("query", "waves", "--all", "--daemon", "auto", "--index", photos, **own)
     run("similar", "1", "--index", photos, **own)
@@ -168,8 +163,7 @@ def test_a_cache_that_cannot_be_written_to_costs_speed_only(precision: str, phot
 )
 def test_tmpdir_that_is_not_there(temporary: str, photos: Path) -> None:
     fill(photos, 3)
-    run("index", photos, "--model", any_model(), TMPDIR=temporary)
-    run("query", "waves", "--all", "--index", photos, TMPDIR=temporary)
+    both(photos, {"TMPDIR": temporary})
 
 
 @LINUX
@@ -185,8 +179,7 @@ def test_no_folder_for_temporary_files_and_no_shared_memory(photos: Path) -> Non
         pytest.skip("no unshare here")
     if probe.returncode:
         pytest.skip("no mount namespaces here")
-    run("index", photos, "--model", any_model(), before=before, TMPDIR="/nonexistent")
-    run("query", "waves", "--all", "--index", photos, before=before, TMPDIR="/nonexistent")
+    both(photos, {"TMPDIR": "/nonexistent"}, within=before)
 
 
 @pytest.mark.slow
@@ -195,9 +188,7 @@ def test_one_core(photos: Path) -> None:
     fill(photos, 3)
     if shutil.which("taskset") is None:
         pytest.skip("no taskset here")
-    before = ("taskset", "-c", str(min(os.sched_getaffinity(0))))
-    run("index", photos, "--model", "builtin", before=before)
-    run("query", "waves", "--all", "--index", photos, before=before)
+    both(photos, {}, within=("taskset", "-c", str(min(os.sched_getaffinity(0)))), model="builtin")
 
 
 WITHOUT_A_FOLDER: list[tuple[list[str], int]] = [
@@ -342,19 +333,22 @@ def test_closed_streams(words: list[str], closed: str, indexed: Path) -> None:
     assert run("verify", "--index", indexed)
 
 
-def on_a_terminal(arguments: list[str], columns: int, **own: str) -> str:
-    """What a command prints on a terminal of so many columns."""
+def on_a_terminal(*lines: Words, columns: int, kind: str) -> list[str]:
+    """What commands print on a terminal of so many columns."""
+    arguments = python(lines)
     pid, terminal = pty.fork()
     if pid == 0:
-        os.environ.update({"COLUMNS": "", **own})
-        os.environ.pop("COLUMNS")
+        os.environ["TERM"] = kind
+        os.environ.pop("COLUMNS", None)
         import fcntl
         import struct
         import termios
 
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
         os.execv(arguments[0], arguments)
-    return b"".join(_said(terminal, pid)).decode("utf-8", "replace")
+    said = b"".join(_said(terminal, pid)).decode("utf-8", "replace").split("\0")
+    assert said[1::2] == ["0"] * len(lines), said
+    return said[:-1:2]
 
 
 def _said(terminal: int, pid: int) -> Iterator[bytes]:
@@ -381,12 +375,16 @@ def _said(terminal: int, pid: int) -> Iterator[bytes]:
 )
 def test_small_and_simple_terminals(columns: int, kind: str, photos: Path) -> None:
     fill(photos, 12)
-    said = on_a_terminal(command("index", photos, "--model", any_model()), columns, TERM=kind)
+    said, help_text, found = on_a_terminal(
+        ("index", photos, "--model", any_model()),
+        ("query", "--help"),
+        ("query", "waves", "--all", "--json", "--index", photos),
+        columns=columns,
+        kind=kind,
+    )
     assert "12 indexed" in said.replace("\r\n", " ")
     assert "Traceback" not in said
     if kind in ("dumb", ""):
         assert "\x1b" not in said
-    help_text = on_a_terminal(command("query", "--help"), columns, TERM=kind)
     assert "--unique" in help_text
-    found = on_a_terminal(command("query", "waves", "--all", "--json", "--index", photos), columns, TERM=kind)
     assert len(json.loads(found)) == 12

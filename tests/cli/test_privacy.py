@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from clipsearch.privacy import SWITCHES
+from tests.support.in_turn import Words, in_turn
 from tests.support.pictures import fill
 from tests.support.training_pairs import write_shapes
 
@@ -61,6 +62,11 @@ class Session:
         assert done.returncode in codes, done.stdout + done.stderr
         return done.stdout
 
+    def run_all(self, *lines: Words, codes: tuple[int, ...] = (0,)) -> None:
+        """Several commands, in one Python: all that importing them reaches is seen, too."""
+        for one in in_turn(*lines, folder=self.home.parent, env=self.environment):
+            assert one.status in codes, one
+
     def python(self, program: str) -> str:
         command = [sys.executable, "-c", program]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=True).stdout
@@ -91,8 +97,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Used:
     """In a new home, `index` and `query` reach nobody."""
     session, photos = Session(tmp_path_factory.mktemp("used")), tmp_path_factory.mktemp("photos")
     fill(photos, 3)
-    session.run("index", photos, "--model", "builtin", "-q")
-    session.run("query", "waves", "--all", "--index", photos)
+    query = ("query", "waves", "--all", "--index", photos)
+    session.run_all(("index", photos, "--model", "builtin", "-q"), query)
     session.check()
     shutil.rmtree(session.home / ".local")
     return Used(session.home, photos)
@@ -132,11 +138,9 @@ def test_the_recorder_sees_who_is_asked_and_written_to(new_session: Session) -> 
 @pytest.mark.slow
 def test_index_and_query_reach_nobody(session: Session, indexed: Path) -> None:
     """The first run and the first query did not, or there would be no `session`: nor do later ones."""
-    session.run("similar", "1", "--index", indexed)
     fill(indexed, 2, first=20)
-    session.run("index", indexed, "-q")
-    session.run("status", "--index", indexed)
-    session.run("models", "list")
+    session.run("index", indexed, "-q")  # as it is typed
+    session.run_all(["similar", "1", "--index", indexed], ["status", "--index", indexed], ["models", "list"])
     session.check()
 
 
@@ -144,8 +148,8 @@ def test_index_and_query_reach_nobody(session: Session, indexed: Path) -> None:
 def test_reading_words_reaches_nobody(session: Session, indexed: Path) -> None:
     pytest.importorskip("rapidocr")
     session.run("read", "--all", "--workers", "1", "--index", indexed)
-    session.run("query", "text:total", "--index", indexed, codes=(0, 3))
-    session.run("query", "total amount", "--index", indexed, codes=(0, 3))
+    queries = (["query", words, "--index", indexed] for words in ("text:total", "total amount"))
+    session.run_all(*queries, codes=(0, 3))
     session.check()
 
 
@@ -155,11 +159,13 @@ def test_a_command_that_is_told_no_model_asks_no_hub(session: Session, tmp_path:
     pairs = write_shapes(tmp_path / "pairs", 2)
     for name in ("one", "two"):
         fill(tmp_path / "classes" / name, 4, first=5 * len(name) + ord(name[0]))
-    session.run("classify", tmp_path / "classes" / "one", "--labels", "waves, dogs", "-q")
-    session.run("eval", pairs, "-q")
-    session.run("train", "probe", tmp_path / "classes", "--out", tmp_path / "probe", "-q")
-    session.run("classify", tmp_path / "classes" / "one", "--probe", tmp_path / "probe", "-q")
-    session.run("train", pairs, "--check", "-q")
+    session.run_all(
+        ["classify", tmp_path / "classes" / "one", "--labels", "waves, dogs", "-q"],
+        ["eval", pairs, "-q"],
+        ["train", "probe", tmp_path / "classes", "--out", tmp_path / "probe", "-q"],
+        ["classify", tmp_path / "classes" / "one", "--probe", tmp_path / "probe", "-q"],
+        ["train", pairs, "--check", "-q"],
+    )
     session.check()
     session.run("classify", tmp_path / "classes" / "one", "--labels", "waves, dogs", "-q", "--model", "auto")
     assert "huggingface.co" in session.seen.read_text()
@@ -211,7 +217,7 @@ def test_training_that_is_told_no_model_and_its_pictures_reach_nobody(session: S
     pytest.importorskip("torch")
     pairs, out = write_shapes(tmp_path / "pairs", 6), tmp_path / "run"
     session.run(
-        "train", pairs, "--out", out, "--batch", "16", "--epochs", "2", "--views", "1",
+        "train", pairs, "--out", out, "--batch", "16", "--epochs", "2", "--views", "1", "--anchor", pairs,
         "--accept-anchor-drop", "--no-gate", "--quiet",
     )  # fmt: skip
     assert find_spec("matplotlib") is None or (out / "curves.png").is_file()

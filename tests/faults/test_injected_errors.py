@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from clipsearch.indexer.scan import PASSING
-from tests.support.commands import REPOSITORY, Commands, State
+from tests.support.commands import Commands, State, clipsearch
 from tests.support.faults import COMMAND_ONLY, FAMILIES, Family, Faults, Mode, environment
 from tests.support.old_index import unpack
 from tests.support.pictures import fill, picture
@@ -297,19 +297,12 @@ def test_the_command_itself_survives_its_errors(fault_library: Path, tmp_path: P
     fill(folder, 5)
     index = folder / ".clipsearch"
 
-    def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "clipsearch", *arguments],
-            cwd=REPOSITORY,
-            env=environment(env or {}),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+    def found() -> list[str]:
+        return clipsearch("query", "--all", "red", "--paths", "--index", folder, folder=tmp_path).stdout.split()
 
-    assert run("index", folder, "--model", "builtin", "-q").returncode == 0
-    found = sorted(run("query", "--all", "red", "--paths", "--index", folder).stdout.split())
-    assert len(found) == 5
+    clipsearch("index", folder, "--model", "builtin", "-q", folder=tmp_path)
+    before = found()
+    assert len(before) == 5
     with Faults(fault_library, tmp_path) as faults:
         cases: list[tuple[Family, int, int]] = [
             ("read", 7, errno.EIO),
@@ -319,11 +312,13 @@ def test_the_command_itself_survives_its_errors(fault_library: Path, tmp_path: P
         for number, (family, nth, error) in enumerate(cases):
             fill(folder, 1, first=10 + number)
             with faults.armed(family, index, nth=nth, error=error):
-                done = run("index", folder, "-q", env=faults.env)
+                done = subprocess.run(
+                    [sys.executable, "-m", "clipsearch", "index", folder, "-q"],
+                    env=environment(faults.env), capture_output=True, text=True, timeout=120,
+                )  # fmt: skip
                 assert faults.struck().failed == 1
             assert "Traceback" not in done.stderr
-            after = sorted(run("query", "--all", "red", "--paths", "--index", folder).stdout.split())
-            assert set(found) <= set(after)
-    assert run("index", folder, "-q").returncode == 0
-    assert len(run("query", "--all", "red", "--paths", "--index", folder).stdout.split()) == 8
-    assert run("verify", "--index", folder).returncode == 0
+            assert set(before) <= set(found())
+    clipsearch("index", folder, "-q", folder=tmp_path)
+    assert len(found()) == 8
+    clipsearch("verify", "--index", folder, folder=tmp_path)
