@@ -25,6 +25,10 @@ from clipsearch.records import EmbeddingBatch, FloatArray, ImageRecord, Manifest
 from clipsearch.store import Writer
 
 ROWS_AT_ONCE = 20_000
+INSTRUCTION_SETS = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16"),
+    *("asimd", "asimddp", "i8mm", "bf16", "sve"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +167,19 @@ def machine(*packages: str) -> dict[str, Any]:
     )
     return {
         "processor": model,
+        "instruction_sets": instruction_sets(),
+        "onednn_limited_to": os.environ.get("ONEDNN_MAX_CPU_ISA"),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "load_at_start": os.getloadavg()[0],
         "versions": {package: version(package) for package in ("clipsearch", *packages)},
     }
+
+
+def instruction_sets() -> list[str]:
+    """Of what this processor can do, what decides how fast towers run."""
+    told = {word for line in _lines("/proc/cpuinfo") if line.startswith(("flags", "Features")) for word in line.split()}
+    return [name for name in INSTRUCTION_SETS if name in told]
 
 
 def _lines(path: str) -> list[str]:

@@ -14,8 +14,8 @@ judged by what would be found: 0.9 of the ten nearest of 64 pictures of the inde
 pictures and for texts (`rankings`). Why 0.9: measured on 1,000 photographs with captions and the built-in tower, bf16
 has 0.96 there, int8 0.95 and weights of 7 bits 0.92, and all leave Recall@10 of the captions as it is (0.696; 0.698,
 0.696 and 0.700); of 5 bits, 0.73 and 0.628. Since its scales come from the first pictures, it is measured anew on
-those of every index that begins with 256 and more; smaller ones stay in fp32, without a trial, which would take longer
-than it saves. Only indexes use it.
+those of every index that begins with 256 and more; smaller ones stay in fp32, without a trial, which would take
+longer than it saves. Only indexes use it.
 
 In bf16, in fp32 and with fixed scales the vector of a picture does not depend on what is encoded with it: of 64
 photographs, alone and in a batch, the least cosine was 0.9999999. In the other int8, which only `--precision int8` asks
