@@ -5,7 +5,7 @@
 DATA holds `flickr8k-dev-0000.tar` and `fashion-dev-0000.tar` (pictures beside their texts, 1,000 each). A query is a
 word; a picture is relevant if the word is in two of its captions, or in its title. The first three relevant pictures of
 the plain ranking are liked, the first three others are not. Precision@20 before and after is of the pictures that were
-not judged: those that were would flatter it. Also measures a word's prompt (see search.WORD_PROMPT), and the time of a
+not judged: those that were would flatter it. Also measures a word's prompt (WORD_PROMPT), and the time of a
 refined search over 100,000 vectors.
 """
 
@@ -27,7 +27,7 @@ import numpy as np
 from clipsearch.encoder.names import load_encoder
 from clipsearch.pictures.images import read_picture
 from clipsearch.records import FloatArray
-from clipsearch.search.collection import WORD_PROMPT
+from clipsearch.search.embedding import WORD_PROMPT
 from clipsearch.search.feedback import DOWN_WEIGHT, UP_WEIGHT, refine
 
 JUDGED, AT = 3, 20

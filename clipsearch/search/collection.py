@@ -72,7 +72,7 @@ from clipsearch.records import (
     TagRef,
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
-from clipsearch.search.embedding import encode_picture, encode_text, read_file, where_in
+from clipsearch.search.embedding import encode_asked, encode_picture, encode_text, read_file, where_in
 from clipsearch.search.order import (
     DIVERSITY,
     Order,
@@ -105,10 +105,6 @@ ReadPart = Callable[[str, Crop], tuple[FloatArray, str | None]]
 Answer = TypeVar("Answer")
 NO_IDENTITY = "0" * 32  # of indexes made before there were markers
 SAMPLE_ROWS = 4096
-WORD_PROMPT = "a photo of {}"
-"""A word by itself is also encoded in this, and the mean is searched for: with the built-in model precision@20 rises by
-0.023 (95 % interval 0.009 to 0.038) for words of Flickr8k's captions, by 0.015 (0.000 to 0.034) for words of product
-titles. Whole captions, also short ones, it made worse. Measured by `benchmarks/feedback.py`."""
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
 MOST_MISSPELT = 3
@@ -831,7 +827,7 @@ class Collection:
                         text=text,
                     )
                 )
-        encoded = dict(zip(texts, self._encode_texts(texts), strict=True))
+        encoded = dict(zip(texts, encode_asked(self.encoder, texts), strict=True))
         return [self._sum_of_terms(query, encoded) for query in queries]
 
     def _sum_of_terms(self, query: Query, encoded: Mapping[str, FloatArray]) -> FloatArray | None:
@@ -857,19 +853,6 @@ class Collection:
                 )
             )
         return total / length
-
-    def _encode_texts(self, texts: list[str]) -> list[FloatArray]:
-        """The vectors of texts, all encoded at once; of a single word also within a sentence (see WORD_PROMPT)."""
-        if not texts:
-            return []
-        prompts = [WORD_PROMPT.format(text) for text in texts if text.isascii() and text.isalpha()]
-        encoded = self.encoder.encode_texts(texts + prompts)
-        vectors, prompted = list(encoded[: len(texts)]), iter(encoded[len(texts) :])
-        for n, text in enumerate(texts):
-            if text.isascii() and text.isalpha():
-                total = vectors[n] + next(prompted)
-                vectors[n] = total / np.linalg.norm(total)
-        return vectors
 
     def _term_vector(self, query: Query, term: Term) -> FloatArray:
         if term.kind == "like":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from clipsearch.pictures.heatmap import HeatMap
     from clipsearch.pictures.images import Picture
     from clipsearch.records import Preprocessing
+
+WORD_PROMPT = "a photo of {}"
+"""A word by itself is also encoded in this, and the mean is searched for: with the built-in model precision@20 rises by
+0.023 (95 % interval 0.009 to 0.038) for words of Flickr8k's captions, by 0.015 (0.000 to 0.034) for words of product
+titles. Whole captions, also short ones, it made worse. Measured by `benchmarks/feedback.py`."""
+_ONE_WORD = re.compile(r"(?:(?:an?|the)\s+)?([a-z]+)", re.IGNORECASE | re.ASCII)
 
 
 class Encoder:
@@ -123,6 +130,28 @@ def encode_text(encoder: AnyEncoder, text: str | Iterable[str]) -> FloatArray:
         vector: FloatArray = encoder.encode_texts([read_text(text)])[0]
         return vector
     return encoder.encode_texts(read_texts(text))
+
+
+def encode_asked(encoder: AnyEncoder, texts: Sequence[str]) -> list[FloatArray]:
+    """What texts are searched with: a single word with its prompt (see WORD_PROMPT), and "a dog" as "dog".
+
+    An article is no reason to be more or less sure. For 150 words of captions the mean of "dog" and its prompt ranks as
+    "a dog" does: precision@10 is 0.326 and 0.330 in Flickr8k's pictures, 0.317 and 0.315 in COCO's (0.313 and 0.302 for
+    "dog"). Before two or three words an article is left where it is: without it they rank no better (0.192, 0.200).
+    All are encoded at once. Shape of each: (D,), unit L2.
+    """
+    if not texts:
+        return []
+    words = [match[1] if (match := _ONE_WORD.fullmatch(text)) is not None else None for text in texts]
+    prompts = [WORD_PROMPT.format(word) for word in words if word is not None]
+    plain = [text if word is None else word for text, word in zip(texts, words, strict=True)]
+    encoded = encoder.encode_texts(plain + prompts)
+    vectors, prompted = list(encoded[: len(texts)]), iter(encoded[len(texts) :])
+    for n, word in enumerate(words):
+        if word is not None:
+            total = vectors[n] + next(prompted)
+            vectors[n] = total / np.linalg.norm(total)
+    return vectors
 
 
 def encode_picture(encoder: AnyEncoder, picture: AnyPicture | Iterable[AnyPicture], views: int = 1) -> FloatArray:

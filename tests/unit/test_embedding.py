@@ -10,6 +10,7 @@ from PIL import Image
 
 import clipsearch
 from clipsearch.errors import ModelNotFound, UnreadablePicture
+from clipsearch.search.embedding import encode_asked
 from tests.support.collections import varied_index
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 
@@ -97,3 +98,32 @@ def test_an_encoder_opens_an_index(tmp_path: Path, encoder: FakeEncoder) -> None
         np.testing.assert_array_equal(photos.encode_text(["red"]), model.encode_text(["red"]))
         path = picture(tmp_path / "a.png")
         np.testing.assert_array_equal(photos.encode_picture(path), model.encode_picture(path))
+
+
+def test_an_article_before_a_single_word_does_not_matter(encoder: FakeEncoder) -> None:
+    """A word is asked within a sentence as well, with and without an article; other texts are asked as they stand."""
+    alike = ["bobsled", "a bobsled", "the bobsled", "an  bobsled"]
+    others = ["a red bobsled", "a bobsled on ice", "a 4x4", "a", "bobsleds", "the"]
+    found = encode_asked(encoder, [*alike, *others])
+    assert encoder.texts_encoded == 10 + 4 + 3  # all at once; "a", "the" and "bobsleds" are words too
+    for vector in found[1:4]:
+        np.testing.assert_array_equal(vector, found[0])
+    word, prompted = encoder.encode_texts(["bobsled", "a photo of bobsled"])
+    np.testing.assert_allclose(found[0], (word + prompted) / np.linalg.norm(word + prompted), atol=1e-6)
+    np.testing.assert_array_equal(np.stack(found[4:7]), encoder.encode_texts(others[:3]))
+    assert all(np.linalg.norm(found[0] - vector) > 0.1 for vector in found[4:])
+    assert encode_asked(encoder, []) == []
+
+
+def test_what_is_found_and_how_sure_it_is_does_not_depend_on_an_article(tmp_path: Path) -> None:
+    for number in range(8):
+        Image.new("RGB", (32, 32), (40 * number % 256, 90 * number % 256, 30)).save(tmp_path / f"{number}.png")
+    clipsearch.index(tmp_path, encoder=FakeEncoder())
+    with clipsearch.Collection(tmp_path / ".clipsearch", encoder=FakeEncoder()) as photos:
+        plain, with_article = (
+            [(h.record.row_id, h.score, h.confidence) for h in photos.search(text, all=True)]
+            for text in ("bobsled", "A bobsled")
+        )
+        assert plain == with_article and len(plain) == 8
+        minus = [[h.score for h in photos.search(text, all=True)] for text in ("red - bobsled", "a red - the bobsled")]
+        assert minus[0] == minus[1]
