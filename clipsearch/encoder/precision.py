@@ -15,7 +15,9 @@ pictures and for texts (`rankings`). Why 0.9: measured on 1,000 photographs with
 has 0.96 there, int8 0.95 and weights of 7 bits 0.92, and all leave Recall@10 of the captions as it is (0.696; 0.698,
 0.696 and 0.700); of 5 bits, 0.73 and 0.628. Since its scales come from the first pictures, it is measured anew on
 those of every index that begins with 256 and more; smaller ones stay in fp32, without a trial, which would take
-longer than it saves. Only indexes use it.
+longer than it saves. Only indexes use it, and only where the environment says CLIPSEARCH_FIXED_SCALES=1: pictures that
+come later and go beyond what the first ones set are cut off there, and nothing notices yet if they are of another
+kind (with ranges a third as wide as needed, no ranking was left).
 
 In bf16, in fp32 and with fixed scales the vector of a picture does not depend on what is encoded with it: of 64
 photographs, alone and in a batch, the least cosine was 0.9999999. In the other int8, which only `--precision int8` asks
@@ -73,6 +75,7 @@ LEAST_AGREEMENT = 0.9
 WORTH_MAKING = 5  # times what making a tower takes
 MAKING_S, MADE_BYTES_PER_S = 1.0, 80_000_000  # measured: 1 s of processor time for 15 MB, 3 to 9 s for 351 MB
 STATIC_KEY = "static-"
+SWITCH = "CLIPSEARCH_FIXED_SCALES"
 LIMIT = "ONEDNN_MAX_CPU_ISA"  # oneDNN, which OpenVINO computes with, uses no more than it names
 
 
@@ -172,7 +175,7 @@ def _with_fixed_scales(
 
     The one that was made last is tried first. One is made where that takes less than a fifth of the run.
     """
-    if len(pixels) < LEAST_PICTURES or expected < LEAST_TO_COMPARE:
+    if os.environ.get(SWITCH) != "1" or len(pixels) < LEAST_PICTURES or expected < LEAST_TO_COMPARE:
         return choice
     last = _remembered().get(STATIC_KEY + key)
     known = last.precision if last is not None else ""

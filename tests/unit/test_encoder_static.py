@@ -176,6 +176,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(known or "made")
         return Choice("openvino", known or make_static_tower(model, pixels[:8]), 8, 0.99, 0.9, 60.0, "", 0.95)
 
+    monkeypatch.setenv(precision.SWITCH, "1")
     monkeypatch.setattr(precision, "_may_have_bf16", lambda: False)
     monkeypatch.setattr(precision, "_measure", measure)
     monkeypatch.setattr(precision, "_try_static", try_static)
@@ -207,6 +208,14 @@ def test_many_pictures_are_encoded_in_what_ranks_alike(model: ModelDirectory, me
     assert choose(model, given[:40], 2, None, 10_000).precision == "fp32"  # too few to compare
     assert choose(model, given, 2).precision == "fp32"  # no index
     assert len(measured) == 5
+
+
+def test_nobody_gets_a_tower_unasked(
+    model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(precision.SWITCH)
+    assert choose(model, drawings(80), 2, None, 10_000).precision == "fp32"
+    assert measured == ["fp32"]
 
 
 def test_a_tower_is_made_only_for_a_run_that_takes_longer(
