@@ -14,7 +14,6 @@ import anyio
 import httpx
 import numpy as np
 import pytest
-import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
@@ -262,6 +261,8 @@ def test_uploads(both: tuple[Collection, RemoteCollection, str]) -> None:
 
 def write_parts(folder: Path) -> list[Path]:
     """A video, a document and a 3-D model, whose parts differ."""
+    import trimesh
+
     write_video(folder / "scenes.mp4", colours(("red", "green", "blue", "yellow")), seconds=1.0)
     (folder / "pages.pdf").write_bytes(coloured([COLOURS["red"], COLOURS["blue"]]))
     flat = trimesh.creation.box((2.0, 1.0, 0.2))
@@ -270,6 +271,7 @@ def write_parts(folder: Path) -> list[Path]:
     return [folder / name for name in ("scenes.mp4", "pages.pdf", "model.ply")]
 
 
+@pytest.mark.slow
 def test_what_has_parts_is_its_first_one_through_every_door(
     both: tuple[Collection, RemoteCollection, str], tmp_path: Path
 ) -> None:

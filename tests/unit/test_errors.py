@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import clipsearch.cli.fetch
+import clipsearch.indexer.plan
 import clipsearch.server.engine
 import clipsearch.training.settings
-import indexer.plan
 from clipsearch import errors
 from clipsearch.errors import ClipsearchError, IndexNotFound, MalformedQuery, NoSuchPicture, UnreadablePicture
 from clipsearch.sentences import Sentence, sentence
 
-ELSEWHERE = (clipsearch.cli.fetch, clipsearch.server.engine, clipsearch.training.settings, indexer.plan)
+ELSEWHERE = (clipsearch.cli.fetch, clipsearch.server.engine, clipsearch.training.settings, clipsearch.indexer.plan)
 
 
 def all_kinds(of: type[ClipsearchError] = ClipsearchError) -> Iterator[type[ClipsearchError]]:
