@@ -827,7 +827,9 @@ class Collection:
                         text=text,
                     )
                 )
-        encoded = dict(zip(texts, encode_asked(self.encoder, texts), strict=True))
+        encoded = {}
+        if texts:  # else no model is needed
+            encoded = dict(zip(texts, encode_asked(self.encoder, texts), strict=True))
         return [self._sum_of_terms(query, encoded) for query in queries]
 
     def _sum_of_terms(self, query: Query, encoded: Mapping[str, FloatArray]) -> FloatArray | None:

@@ -140,8 +140,6 @@ def encode_asked(encoder: AnyEncoder, texts: Sequence[str]) -> list[FloatArray]:
     "dog"). Before two or three words an article is left where it is: without it they rank no better (0.192, 0.200).
     All are encoded at once. Shape of each: (D,), unit L2.
     """
-    if not texts:
-        return []
     words = [match[1] if (match := _ONE_WORD.fullmatch(text)) is not None else None for text in texts]
     prompts = [WORD_PROMPT.format(word) for word in words if word is not None]
     plain = [text if word is None else word for text, word in zip(texts, words, strict=True)]
