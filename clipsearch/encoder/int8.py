@@ -41,12 +41,28 @@ def int8_tower(model: ModelDirectory) -> Path:
     digests = [file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES) for file in files]
     parts = [FORMAT, onnxruntime.__version__, "7 bits" if reduced else "8 bits", *digests]
     folder = cache_dir() / FOLDER / xxhash.xxh3_128_hexdigest("\n".join(parts).encode())
+    if (tower := kept_tower(folder)) is not None:
+        return tower
+    _quantise(model, folder, reduced)
+    return folder / GRAPH
+
+
+def kept_tower(folder: Path) -> Path | None:
+    """The tower that `keep_tower` put into a folder of the cache, if it is there as it was."""
     with contextlib.suppress(OSError):
         found = file_checksum(folder / GRAPH, remember_from_bytes=REMEMBER_FROM_BYTES)
         if found == (folder / RECEIPT).read_text(encoding="utf-8"):
             return folder / GRAPH
-    _quantise(model, folder, reduced)
-    return folder / GRAPH
+    return None
+
+
+def keep_tower(made: Path, folder: Path) -> None:
+    """Move a tower into its folder of the cache, on the same disk, and note its checksum last. Raises: OSError."""
+    remove_folder_of(folder, (GRAPH, RECEIPT))
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = file_checksum(made, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True)
+    made.replace(folder / GRAPH)
+    write_small(folder / RECEIPT, digest)
 
 
 def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
@@ -58,8 +74,7 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
     except ImportError as error:
         raise MissingExtra("int8", "quantising the image tower to int8") from error
     try:
-        remove_folder_of(folder, (GRAPH, RECEIPT))
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part, quiet_logging():
             folded, made = Path(part) / "folded.onnx", Path(part) / GRAPH
             fold_constants(model.path / VISUAL_MODEL, folded)
@@ -71,9 +86,7 @@ def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=["MatMul", "Gemm", "Attention"],
             )
-            digest = file_checksum(made, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True)
-            made.replace(folder / GRAPH)
-        write_small(folder / RECEIPT, digest)
+            keep_tower(made, folder)
     except OSError as error:
         problem = f"cannot write the int8 tower ({error.strerror or error})"
         raise StorageError(folder, problem, "Free some space, or use --precision fp32.") from error

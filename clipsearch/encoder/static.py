@@ -13,7 +13,6 @@ lost, or on another machine, such an index goes on in fp32, and the run says so.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import tempfile
 from pathlib import Path
@@ -23,21 +22,18 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from clipsearch.checksums import file_checksum
-from clipsearch.config import cache_dir, write_small
+from clipsearch.config import cache_dir
 from clipsearch.encoder.arrays import scale_pixels
-from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES, visual_checksum
-from clipsearch.encoder.int8 import fold_constants, needs_reduced_range
+from clipsearch.encoder.fingerprints import visual_checksum
+from clipsearch.encoder.int8 import fold_constants, keep_tower, kept_tower, needs_reduced_range
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.errors import InvalidModel, MissingExtra, StorageError, first_line
 from clipsearch.filenames import native_path
 from clipsearch.records import PixelArray
-from clipsearch.removing import remove_folder_of
 
 PREFIX = "int8-"
 FOLDER = "int8-static"
-GRAPH, RECEIPT = "model.onnx", "checksum"
 FORMAT = "1"
 PICTURES_PER_PASS = 2  # what all layers put out is in memory at once
 LEAST_WEIGHTS = 1024  # of a layer that is worth it
@@ -52,12 +48,8 @@ def is_static(precision: str) -> bool:
 
 def static_tower(model: ModelDirectory, precision: str) -> Path:
     """The file of the tower of that name. Raises: InvalidModel if it is not here, or damaged, or of another model."""
-    file = _folder(model, precision) / GRAPH
-    with contextlib.suppress(OSError):
-        if is_static(precision) and file_checksum(file, remember_from_bytes=REMEMBER_FROM_BYTES) == (
-            file.with_name(RECEIPT).read_text(encoding="utf-8")
-        ):
-            return file
+    if is_static(precision) and (tower := kept_tower(_folder(model, precision))) is not None:
+        return tower
     raise InvalidModel(model.path, f"its image tower in {precision} is not in the cache folder of this machine")
 
 
@@ -83,14 +75,9 @@ def make_static_tower(model: ModelDirectory, pixels: PixelArray) -> str:
             ranges = _ranges(model, folded, [node.input[0] for node in layers], pixels)
             name = _name(model, ranges)
             _quantise(graph.graph, layers, ranges)
-            made = Path(part) / GRAPH
+            made = Path(part) / "made.onnx"
             onnx.save(graph, made)
-            folder = _folder(model, name)
-            remove_folder_of(folder, (GRAPH, RECEIPT))
-            folder.mkdir(parents=True, exist_ok=True)
-            digest = file_checksum(made, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True)
-            made.replace(folder / GRAPH)
-        write_small(folder / RECEIPT, digest)
+            keep_tower(made, _folder(model, name))
     except OSError as error:
         problem = f"cannot write the int8 tower ({error.strerror or error})"
         raise StorageError(place, problem, "Free some space, or use --precision fp32.") from error
