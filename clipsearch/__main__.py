@@ -35,13 +35,17 @@ def main() -> None:
     _use_utf8_for_names()
     gc.disable()
     open_closed_streams()
-    from clipsearch.cli.commands import COMMANDS
+    try:
+        from clipsearch.cli.commands import COMMANDS
 
-    if sys.argv[1:2] and sys.argv[1] in COMMANDS and COMMANDS[sys.argv[1]].answers:
-        os.environ.setdefault(BLAS_THREADS, "1")
-    from clipsearch.cli.app import main as run
+        if sys.argv[1:2] and sys.argv[1] in COMMANDS and COMMANDS[sys.argv[1]].answers:
+            os.environ.setdefault(BLAS_THREADS, "1")
+        from clipsearch.cli.app import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # while it starts: later ones are answered in cli.app
+        print("clipsearch: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def open_closed_streams() -> None:

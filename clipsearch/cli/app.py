@@ -27,6 +27,13 @@ class _Commands(typer.core.TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return load_command(cmd_name) if cmd_name in COMMANDS else None
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Typer would end without a word at Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise typer.Abort from error
+
 
 app = typer.Typer(
     cls=_Commands,
@@ -90,6 +97,8 @@ def main() -> None:
         print_nowhere(sys.stdout.fileno())
         _fail(f"cannot write the output: {error.strerror or error}", EXIT_ERROR)
     except Exception as error:
+        if _was_interrupted(error):
+            _fail("interrupted", EXIT_INTERRUPTED)
         show, status = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or status is None:  # not typer's word for wrong usage: a bug of ours
             raise
@@ -105,6 +114,13 @@ def _was_printing(error: OSError) -> bool:
         trace = trace.tb_next
     module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
     return error.filename is None and module.startswith(("clipsearch.cli", "typer", "click"))
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: compiled libraries that are just being loaded make an ImportError of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,7 +70,7 @@ def where(
             raise typer.BadParameter(f"{out.name} must end with .png, .jpg or .webp.", param_hint="--out")
         with storage_errors(out):
             refuse_existing(out)
-    wanted = picture_or_id(picture)
+    wanted = _without_box(picture_or_id(picture))
     photos: Collection | None = None
     asked, time_s, part = "", 0.0, ""
     try:
@@ -108,6 +109,14 @@ def where(
         print(f"{shown(path)}{part}&{found.fragment.removeprefix('#')}")
     else:
         print(f"{asked or shown(path)}{found.fragment}")
+
+
+def _without_box(wanted: int | str) -> int | str:
+    """What a box was found in, which is looked at as a whole again: photo.jpg of photo.jpg#xywh=..., scan.pdf#page=3 of
+    scan.pdf#page=3&xywh=..."""
+    if isinstance(wanted, int) or is_file(wanted):
+        return wanted
+    return re.sub(r"[#&]xywh=[^#&/]*$", "", wanted)
 
 
 def _seen_of(path: str) -> str:

@@ -1126,7 +1126,7 @@ class Collection:
 
     def _hit(self, rank: int, score: float, row_id: int) -> Hit:
         record = self.record(row_id)
-        score = score if math.isnan(score) else max(-1.0, min(1.0, score))
+        score = math.nan if math.isnan(score) else max(-1.0, min(1.0, score))
         return Hit(rank, score, self.path_of(record), record)
 
     def path_of(self, record: ImageRecord) -> str:

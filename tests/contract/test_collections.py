@@ -392,6 +392,12 @@ def test_similar_goes_in_steps(both: tuple[Collection, RemoteCollection], monkey
 
 
 @pytest.mark.slow
+def test_answers_without_scores_are_equal(both: tuple[Collection, RemoteCollection]) -> None:
+    for photos in both:
+        found = photos.search("is:landscape", k=3)
+        assert found == photos.search("is:landscape", k=3) and len(found) == 3
+
+
 def test_ranks_are_numbers_of_python(both: tuple[Collection, RemoteCollection]) -> None:
     for photos in both:
         hits = CALLS["numbers of NumPy"](photos)

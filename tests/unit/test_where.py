@@ -187,6 +187,7 @@ def test_the_command(tmp_path: Path) -> None:
     run("index", ".", folder=tmp_path)
     line = run("where", "a drawing of an elephant", "sheet.png", folder=tmp_path).stdout.strip()
     assert line.startswith("sheet.png#xywh=")
+    assert run("where", "a drawing of an elephant", line, folder=tmp_path).stdout.strip() == line
     doubtful = run("where", "a plate of spaghetti", "sheet.png", folder=tmp_path)
     assert "the place is a guess" in doubtful.stderr, doubtful
     run("query", f"./{line}", "--all", folder=tmp_path)
@@ -232,6 +233,7 @@ def test_the_command_names_the_page_with_the_box(tmp_path: Path) -> None:
     assert (as_json["where"], as_json["fragment"]) == (f"{tmp_path}/scan.pdf#page=3", f"#xywh={box}")
     assert run("where", "a dog", "scan.pdf", folder=tmp_path).stdout.startswith("scan.pdf#page=1&xywh=")
     assert run("where", "a dog", "scan.pdf#page=3", folder=tmp_path).stdout.strip() == told  # as `query` prints it
+    assert run("where", "a dog", told, folder=tmp_path).stdout.strip() == told
     assert "no such picture" in run("where", "a dog", "scan.pdf#page=9", folder=tmp_path, status=1).stderr
 
 
