@@ -146,10 +146,14 @@ class ImageRecord:
         """The size of the file at `path`."""
         return self.archive_bytes if self.member else self.size_bytes
 
+    def has(self, trait: str) -> bool:
+        """Whether the picture has one of TRAITS, as far as somebody looked."""
+        return bool(self.traits >> TRAITS.index(trait) & 1)
+
     @property
     def is_motion(self) -> bool:
         """Whether there is a clip in the picture's file."""
-        return bool(self.traits >> TRAITS.index("motion") & 1)
+        return self.has("motion")
 
     @property
     def start_s(self) -> float | None:

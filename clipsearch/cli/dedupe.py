@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +34,8 @@ def dedupe(
 
     \b
     The original has the most pixels, unless it was only enlarged. Of equals, it is the one that names a
-    camera, that others were saved from, that is older, or that has more bytes. See docs/query.md.
+    camera, that others were saved from, that is older, or that has more bytes. A copy that has anything that
+    the original lacks (keywords, a place, transparency) is none to delete, and is not listed. See docs/query.md.
 
     \b
     Examples:
@@ -49,7 +51,8 @@ def dedupe(
         with storage_errors(script):
             refuse_existing(script)
     with open_collection(index) as photos:
-        groups = find_duplicates(photos)
+        more: Counter[str] = Counter()
+        groups = find_duplicates(photos, spare=lambda copy, what: more.update([what]))
         config.remember_index(photos.index)
     if as_json:
         print_json([{"keep": _copy(g.keep), "others": [_copy(other) for other in g.others]} for g in groups])
@@ -65,6 +68,9 @@ def dedupe(
     freed = size(sum(other.record.size_bytes for other in spare))
     where = f"; review and run: {safe(str(script))}" if script is not None else ""
     print(f"{count(len(groups), 'group')}, {count(len(spare), 'spare picture')} ({freed}){where}", file=sys.stderr)
+    if more:
+        named = ", ".join(f"{what} ({n})" for what, n in more.most_common())
+        print(f"not listed are copies that have what the original lacks: {named}", file=sys.stderr)
 
 
 def _copy(copy: Copy) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 import xxhash
@@ -160,6 +160,20 @@ class _Decoded:
     to_srgb: _Transform | None  # to be applied after resizing, which is cheaper and looks the same
     embedded: Embedded
     partial: str | None = None
+
+
+class Beside(NamedTuple):
+    """What a file holds beside the picture that is seen of it."""
+
+    has_more_pictures: bool = False  # pages, frames of an animation, the other half of a stereo picture
+    is_deep: bool = False  # more than 8 bits a colour
+    is_raw: bool = False  # what a sensor saw
+    is_for_print: bool = False  # its colours are those of inks
+
+
+_PNG_DEPTH_AT = 24
+_SEPARATED = 5  # photometric interpretation (TIFF 6.0)
+_PICTURES_OF_MPO = 0xB002  # CIPA DC-007
 
 
 def read_picture(
@@ -593,6 +607,31 @@ class PictureFile:
             turned = image.getexif().get(0x0112, 1) >= 5
         steps: list[int] = (table.T if turned else table).ravel().tolist()
         return steps
+
+    def beside(self) -> Beside:
+        """What the file holds beside the picture that is seen of it. Raises: UnreadablePicture."""
+        self._read()
+        with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
+            self._stream.seek(0)
+            if self.kind in IN_PARTS:
+                return Beside(has_more_pictures=True)
+            if self.kind in ("TIFF", "RAW"):
+                directories = tiff.read_directories(self._stream) if _is_tiff(self._stream) else []
+                if self.kind == "RAW" or tiff.shows_raw(directories):
+                    return Beside(is_deep=True, is_raw=True)
+                whole = [page for page in directories if page.is_picture]
+                bits = [bit for page in directories for bit in page.tags.get(258, ())]
+                is_for_print = any(page.photometric == _SEPARATED for page in whole)
+                return Beside(len(whole) > 1, max(bits, default=1) > 8, is_for_print=is_for_print)
+            image: Any = _open_image(self._stream, self.kind)
+            is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or image.info.get("bit_depth", 8) > 8
+            if self.kind == "PNG":
+                self._stream.seek(_PNG_DEPTH_AT)
+                is_deep = self._stream.read(1) == b"\x10"
+            entries = ((image._getmp() or {}) if self.kind == "JPEG" else {}).get(_PICTURES_OF_MPO, ())
+            frames = [entry for entry in entries if entry["Attribute"]["MPType"].startswith("Multi-Frame")]
+            has_more = bool(getattr(image, "is_animated", False)) or len(frames) > 1
+            return Beside(has_more, is_deep, is_for_print=image.mode == "CMYK")
 
     def _read(self) -> None:
         """Bring the bytes of a file of ordinary size into memory."""

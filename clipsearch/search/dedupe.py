@@ -1,11 +1,11 @@
 """Near-duplicates: the same photo in other sizes, qualities and exposures. Finds them, and deletes nothing.
 
-Three steps. The hashes of the index propose: pictures that differ in NEAR_BITS at most; and vectors do: those at least
-CANDIDATE_COSINE near, unless their hashes are known and differ in more than FAR_BITS. Pixels decide: both pictures,
-shrunk to 16 by 16, must correlate by SAME_CORRELATION, and no part of them may differ more than saving and shrinking
-explain: pictures of a series, of which a part moved, are other pictures, and so are pages with other words, crops and
+Four steps. The hashes of the index propose: pictures that differ in NEAR_BITS at most; and vectors do: those at least
+CANDIDATE_COSINE near, unless their hashes are known and differ in more than FAR_BITS. Pixels decide (`looks`): pictures
+of a series, of which a part moved, are other pictures, and so are pages with other words, other colours, crops and
 mirror images. What is known of the files, and again their pixels, tell the original from what was made from it
-(`_Versions`).
+(`_Versions`). And what has anything that the original lacks is no spare copy (`_has_more`). Of files with several
+pages or frames, RAW files and what can be read in part only those of the same bytes are copies.
 
 docs/query.md has what this finds, and what it leaves.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,11 +25,12 @@ import numpy.typing as npt
 
 from clipsearch.errors import UnreadablePicture
 from clipsearch.filenames import to_bytes
-from clipsearch.pictures.images import PictureFile, read_picture
+from clipsearch.pictures.images import PictureFile
 from clipsearch.pictures.lineage import Lineage, is_enlarged, original_of
 from clipsearch.places import is_address
-from clipsearch.records import FloatArray, ImageRecord, IntArray, PixelArray, Preprocessing
+from clipsearch.records import ImageRecord, IntArray
 from clipsearch.search.collection import Collection
+from clipsearch.search.looks import Details, Look, look_at
 from clipsearch.store.columns import date_of
 from clipsearch.vectors.hashes import near_hashes
 
@@ -39,26 +41,15 @@ FAR_BITS = 20
 """Pictures whose vectors are near are not compared if their hashes differ in more. Those of pictures that show almost
 nothing (a gradient, a wall) are mostly noise: halved, they differ in 14 to 22."""
 CANDIDATE_COSINE = 0.8
-SAME_CORRELATION = 0.97
 NEIGHBOURS = 16
 BLOCK_ROWS = 1024
 EXHAUSTIVE_ROWS = 10_000
 CELLS_OF_A_ROW = 3
 ASSIGNED_ROWS = 8192
-_GRID = 16
-_SIDE = 256
-_LOOK = Preprocessing(_SIDE, _SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", "squash")
-_LOOKS_KEPT = 1024  # of 130 kB
-
-# Parts are compared in as many points a side as the smaller picture has to offer.
-# shorter side of the smaller picture from, points, what differs by less is the same
-_POINTS = ((512, 256, 0.10), (256, 128, 0.12), (112, 64, 0.20), (0, 32, 0.20))
-_PARTS = 8  # a side
-_CONTRAST = 12.0  # grey levels: parts with less are even
-_MOST_DIFFERENT = 0.38
-_FULL = 250  # of 255: a colour at its limit does not become lighter
-_EXCUSED = 0.1
-_MOST_UNEVEN = 3.2  # the most different part against the median one
+_LOSSLESS = ("PNG", "TIFF", "BMP", "DIB", "PPM")
+_MORE_COLOURS, _GREY = 1.5, 2.0  # times, and levels
+_LOOKS_KEPT = 1024  # of 160 kB
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +63,17 @@ class Copy:
     identity: tuple[int, int] = (0, 0)  # device and inode: links and hard links to one file have the same
     is_link: bool = False
     is_as_indexed: bool = True  # its size and time are those of its row
+    mtime_ns: int = 0
 
     @property
     def pixels(self) -> int:
         """How many it has."""
         return (self.record.width or 0) * (self.record.height or 0)
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether its format keeps every pixel as it was given."""
+        return self.record.metadata.format in _LOSSLESS
 
     @property
     def says_camera(self) -> bool:
@@ -99,11 +96,16 @@ class DuplicateGroup:
     others: tuple[Copy, ...]
 
 
-def find_duplicates(photos: Collection, *, progress: Callable[[int, int], None] | None = None) -> list[DuplicateGroup]:
+def find_duplicates(
+    photos: Collection,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    spare: Callable[[Copy, str], None] | None = None,
+) -> list[DuplicateGroup]:
     """Every group of near-duplicates, by path of the picture to keep. Files that cannot be read are left out.
 
     No other path to a file that is kept is among the others, nor is half of a Live Photo: without it, the other half is
-    what nobody took.
+    what nobody took. `spare` is told of each that was left out because it has what the better one lacks, and of what.
     """
     versions = _Versions(photos)
     pairs = _proposed(photos)
@@ -113,6 +115,10 @@ def find_duplicates(photos: Collection, *, progress: Callable[[int, int], None] 
         if versions.are_same(one, two):
             better, worse = (one, two) if versions.is_better(one, two) else (two, one)
             if worse in halves:
+                continue
+            if (more := versions.has_more(worse, better)) is not None:
+                if spare is not None:
+                    spare(versions.copy_of(worse), more)
                 continue
             kept.setdefault(better, set()).add(worse)
         if progress is not None:
@@ -242,25 +248,6 @@ def _groups(worse: dict[int, set[int]], copy_of: Callable[[int], Copy]) -> list[
     return sorted((group for group in apart if group.others), key=lambda group: group.keep.path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What is compared of a picture. `peak`: the strongest of red, green and blue. Shapes: grid (768,) float32, unit
-    length or zero; grey, peak (256, 256) uint8."""
-
-    grid: FloatArray
-    grey: PixelArray
-    peak: PixelArray
-    sharpness: float
-    size: tuple[int, int]
-
-    def is_same(self, other: _Look) -> bool:
-        if float(self.grid @ other.grid) < SAME_CORRELATION:
-            return False
-        shorter = min(*self.size, *other.size)
-        points, least = next((points, least) for side, points, least in _POINTS if shorter >= side)
-        return _parts_are_same(self, other, points, least)
-
-
 class _Versions:
     """Compares the pictures of a collection. Each is read when it is first needed, and the last _LOOKS_KEPT are kept;
     files of one content are read once."""
@@ -268,8 +255,9 @@ class _Versions:
     def __init__(self, photos: Collection) -> None:
         self._photos = photos
         self._files: dict[int, _File | None] = {}
-        self._looks: OrderedDict[int | str, _Look | None] = OrderedDict()
+        self._looks: OrderedDict[int | str, Look | None] = OrderedDict()
         self._sharpness: dict[int | str, float] = {}
+        self._details = Details()
 
     def are_same(self, one_id: int, two_id: int) -> bool:
         """Whether both can be read and show the same."""
@@ -281,7 +269,38 @@ class _Versions:
         if one.has_bytes_of(two):
             return self._look(one) is not None
         one_look, two_look = self._look(one), self._look(two)
-        return one_look is not None and two_look is not None and one_look.is_same(two_look)
+        if one_look is None or two_look is None:
+            return False
+        besides = one_look.beside, two_look.beside
+        if (
+            any(beside.has_more_pictures or beside.is_raw for beside in besides)
+            or one.record.partial
+            or two.record.partial
+        ):
+            return False
+        shorter = min(*one_look.size, *two_look.size)
+        return one_look.is_same(two_look) and self._details.are_same(one.path, two.path, shorter)
+
+    def has_more(self, worse_id: int, better_id: int) -> str | None:
+        """What the worse of two versions has, in words, that the better one lacks. None: nothing."""
+        worse, better = self._file(worse_id), self._file(better_id)
+        assert worse is not None
+        assert better is not None
+        said = _has_more(worse, better)
+        if said is not None or worse.has_bytes_of(better):
+            return said
+        worse_look, better_look = self._look(worse), self._look(better)
+        assert worse_look is not None
+        assert better_look is not None
+        if worse_look.colourfulness > _MORE_COLOURS * better_look.colourfulness + _GREY:
+            return "colours"
+        if worse_look.beside.is_deep and not better_look.beside.is_deep:
+            return "more than 8 bits a colour"
+        if worse_look.beside.is_for_print and not better_look.beside.is_for_print:
+            return "colours for print"
+        if worse_look.size == better_look.size and worse.is_lossless and not better.is_lossless:
+            return None if _original_of(better, worse) == "first" else "pixels that were saved without loss"
+        return None
 
     def is_better(self, one_id: int, two_id: int) -> bool:
         """Whether the first of two versions is the original, as far as can be told, or else the better one.
@@ -317,12 +336,12 @@ class _Versions:
             self._files[row_id] = _describe(self._photos, row_id)
         return self._files[row_id]
 
-    def _look(self, file: _File) -> _Look | None:
+    def _look(self, file: _File) -> Look | None:
         key = file.key
         if key in self._looks:
             self._looks.move_to_end(key)
             return self._looks[key]
-        look = self._looks[key] = _look_at(file.path)
+        look = self._looks[key] = look_at(file.path)
         if look is not None:
             self._sharpness[key] = look.sharpness
         if len(self._looks) > _LOOKS_KEPT:
@@ -330,64 +349,14 @@ class _Versions:
         return look
 
 
-def _look_at(path: str) -> _Look | None:
-    try:
-        picture = read_picture(path, _LOOK, content_hash=False)
-    except (UnreadablePicture, OSError):
-        return None
-    pixels = picture.pixels.astype(np.float32)
-    cell = _SIDE // _GRID
-    grid = pixels.reshape(_GRID, cell, _GRID, cell, 3).mean(axis=(1, 3)).reshape(-1)
-    grid -= grid.mean()
-    length = float(np.linalg.norm(grid))
-    grey = pixels.mean(axis=2)
-    laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    return _Look(
-        grid / length if length > 1e-3 else np.zeros_like(grid),
-        grey.astype(np.uint8),
-        np.maximum(np.maximum(*np.moveaxis(picture.pixels[..., :2], 2, 0)), picture.pixels[..., 2]),
-        float(laplacian.var()),
-        (picture.width, picture.height),
-    )
-
-
-def _parts_are_same(one: _Look, two: _Look, points: int, least: float) -> bool:
-    """Whether no part of one picture differs from that of another by more than saving, shrinking and exposure explain.
-
-    The second picture is told from the first by a gain and an offset, in grey, as far as no colour of either is at its
-    limit. What is left of each part, against the contrast there, must be small, or not much more than in other parts:
-    saving takes something everywhere, a change only where it is.
-    """
-    cells = points, _SIDE // points, points, _SIDE // points
-    x, y = (look.grey.reshape(cells).mean(axis=(1, 3), dtype=np.float32) for look in (one, two))
-    x_full, y_full = (look.peak.reshape(cells).max(axis=(1, 3)) >= _FULL for look in (one, two))
-    inside = ~(x_full | y_full) & (np.minimum(x, y) > 255 - _FULL)
-    if np.count_nonzero(inside) < points:
-        inside = np.ones_like(inside)
-    x_mean, y_mean = x[inside].mean(), y[inside].mean()
-    variance = float(np.mean((x[inside] - x_mean) ** 2))
-    gain = float(np.mean((x[inside] - x_mean) * (y[inside] - y_mean))) / variance if variance > 1e-3 else 1.0
-    told = np.clip(gain * (x - x_mean) + y_mean, 0, 255)
-    rest = told - y
-    rest[(y_full & (rest > 0)) | (x_full & (rest < 0))] *= _EXCUSED
-    length = points // _PARTS
-
-    def parts(grey: FloatArray) -> FloatArray:
-        return grey.reshape(_PARTS, length, _PARTS, length).swapaxes(1, 2).reshape(_PARTS * _PARTS, -1)
-
-    contrast = np.maximum(parts(told).std(axis=1), parts(y).std(axis=1))
-    left = np.sqrt(np.mean(parts(rest) ** 2, axis=1)) / (contrast + _CONTRAST)
-    most = float(left.max())
-    uneven = contrast > _CONTRAST / 2
-    usual = float(np.median(left[uneven] if np.count_nonzero(uneven) >= 4 else left))
-    return most <= least or (most <= _MOST_DIFFERENT and most <= _MOST_UNEVEN * (usual + 0.01))
-
-
 @dataclass(frozen=True, slots=True)
 class _File(Copy):
     """A picture whose pixels are not needed yet."""
 
-    mtime_us: int = 0
+    @property
+    def mtime_us(self) -> int:
+        """When the file was changed, in microseconds since 1970."""
+        return self.mtime_ns // 1000
 
     @property
     def key(self) -> int | str:
@@ -407,7 +376,8 @@ class _File(Copy):
 
     def copy(self, sharpness: float) -> Copy:
         """What is told of it."""
-        return Copy(self.record, self.path, sharpness, self.size_bytes, self.identity, self.is_link, self.is_as_indexed)
+        told = self.size_bytes, self.identity, self.is_link, self.is_as_indexed, self.mtime_ns
+        return Copy(self.record, self.path, sharpness, *told)
 
 
 def _describe(photos: Collection, row_id: int) -> _File | None:
@@ -427,8 +397,26 @@ def _describe(photos: Collection, row_id: int) -> _File | None:
         identity=(status.st_dev, status.st_ino),
         is_link=os.path.realpath(path) != str(Path(os.path.realpath(photos.root)) / record.path),
         is_as_indexed=(status.st_size, status.st_mtime_ns) == (record.size_bytes, record.mtime_ns),
-        mtime_us=status.st_mtime_ns // 1000,
+        mtime_ns=status.st_mtime_ns,
     )
+
+
+def _has_more(worse: _File, better: _File) -> str | None:
+    """What people, the camera or the file itself say in the worse of two versions, and not in the better one."""
+    mine, theirs = worse.record.metadata, better.record.metadata
+    written = (
+        ("keywords", set(mine.keywords) <= set(theirs.keywords)),
+        ("names of people", set(mine.people) <= set(theirs.people)),
+        ("a title", mine.title in (None, theirs.title)),
+        ("a caption", set((mine.caption or "").split("\n")) <= {"", *(theirs.caption or "").split("\n")}),
+        ("stars", mine.rating in (None, theirs.rating)),
+        ("a place", mine.latitude is None or theirs.latitude is not None),
+        ("a file beside it", not worse.record.sidecars or bool(better.record.sidecars)),
+        ("what a camera wrote", better.says_camera or not worse.says_camera),
+        ("a clip", not worse.record.is_motion or better.has_bytes_of(worse)),
+        ("transparency", better.record.has("transparent") or not worse.record.has("transparent")),
+    )
+    return next((what for what, is_there in written if not is_there), None)
 
 
 def _came_first(one: _File, two: _File) -> bool:
@@ -460,12 +448,12 @@ def _original_of(one: _File, two: _File) -> Lineage:
 _SCRIPT = """\
 #!/bin/sh
 # Written by clipsearch dedupe. Review it, remove the lines of pictures to keep, then run it.
-# A picture is deleted only if the one to keep is there, is another file, and both are as they were.
+# A picture is deleted only if the one to keep is there, is another file, and both have the bytes that they had.
 set -u
-keep= keep_bytes=0
-as_it_was() { [ -f "$1" ] && [ "$(wc -c < "$1")" -eq "$2" ]; }
+keep= keep_sum=
+as_it_was() { [ -f "$1" ] && [ "$(cksum < "$1" | awk '{print $1, $2}')" = "$2" ]; }
 remove() {
-  if as_it_was "$keep" "$keep_bytes" && as_it_was "$2" "$3" && ! [ "$keep" -ef "$2" ] &&
+  if as_it_was "$keep" "$keep_sum" && as_it_was "$2" "$3" && ! [ "$keep" -ef "$2" ] &&
     { [ "$1" = similar ] || cmp -s -- "$keep" "$2"; }
   then rm -- "$2"
   else printf 'kept, as something changed: %s\\n' "$2" >&2
@@ -476,16 +464,52 @@ remove() {
 
 def shell_script(groups: list[DuplicateGroup], shown: Callable[[str], str]) -> bytes:
     """A script that deletes all but the first of each group, for reading before running. `shown` makes a path safe to
-    show. Paths are quoted, and kept as they are also where they are not UTF-8."""
+    show. Paths are quoted, and kept as they are also where they are not UTF-8. What has changed since it was looked at
+    is left out."""
     lines = []
     for group in groups:
         keep = group.keep
+        sums = {copy.path: _sum_of(copy) for copy in (keep, *group.others)}
         lines += ["", f"# keep {shown(keep.path)} ({keep.record.width}x{keep.record.height})"]
-        lines.append(f"keep={_quoted(keep.path)} keep_bytes={keep.size_bytes}")
+        lines += [f"# has changed meanwhile: {shown(path)}" for path, known in sums.items() if known is None]
+        if sums[keep.path] is None:
+            continue
+        lines.append(f"keep={_quoted(keep.path)} keep_sum='{sums[keep.path]}'")
         for other in group.others:
             how = "same" if keep.has_bytes_of(other) else "similar"
-            lines.append(f"remove {how} {_quoted(other.path)} {other.size_bytes}")
+            if sums[other.path] is not None:
+                lines.append(f"remove {how} {_quoted(other.path)} '{sums[other.path]}'")
     return to_bytes(_SCRIPT + "\n".join(lines) + "\n")
+
+
+def _sum_of(copy: Copy) -> str | None:
+    """What `cksum` prints of a file's bytes (POSIX); None if it is not the file that was looked at."""
+    crc = 0
+    try:
+        with Path(copy.path).open("rb") as file:
+            before = os.fstat(file.fileno())
+            for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
+                crc = _posix_crc(chunk, crc)
+            after = os.fstat(file.fileno())
+    except OSError:
+        return None
+    for status in (before, after):
+        if (status.st_size, status.st_mtime_ns) != (copy.size_bytes, copy.mtime_ns):
+            return None
+    length = copy.size_bytes
+    crc = _posix_crc(length.to_bytes((length.bit_length() + 7) // 8, "little"), crc)
+    return f"{~crc & 0xFFFFFFFF} {length}"
+
+
+def _posix_crc(data: bytes, crc: int) -> int:
+    """The checksum of `cksum` goes through each byte from its highest bit, zlib's from its lowest, and inverts what it
+    begins and ends with."""
+    mirrored = int(f"{crc:032b}"[::-1], 2)
+    mirrored = zlib.crc32(data.translate(_MIRRORED), mirrored ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
+
+
+_MIRRORED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
 def _quoted(path: str) -> str:
