@@ -16,8 +16,8 @@ has 0.96 there, int8 0.95 and weights of 7 bits 0.92, and all leave Recall@10 of
 0.696 and 0.700); of 5 bits, 0.73 and 0.628. Since its scales come from the first pictures, it is measured anew on
 those of every index that begins with 256 and more; smaller ones stay in fp32, without a trial, which would take
 longer than it saves. Only indexes use it, and only where the environment says CLIPSEARCH_FIXED_SCALES=1: pictures that
-come later and go beyond what the first ones set are cut off there, and nothing notices yet if they are of another
-kind (with ranges a third as wide as needed, no ranking was left).
+come later and go beyond what the first ones set are cut off there (with ranges a third as wide as needed, no ranking
+was left), so that `guard` watches over all that is encoded with it.
 
 In bf16, in fp32 and with fixed scales the vector of a picture does not depend on what is encoded with it: of 64
 photographs, alone and in a batch, the least cosine was 0.9999999. In the other int8, which only `--precision int8` asks
@@ -54,7 +54,7 @@ from clipsearch.encoder.fingerprints import visual_checksum
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.rankings import LEAST_PICTURES
 from clipsearch.encoder.sessions import ImageTower, OnnxTower
-from clipsearch.encoder.static import is_static, static_tower, tower_bytes
+from clipsearch.encoder.static import accepted, is_static, note_accepted, static_tower, tower_bytes
 from clipsearch.errors import InvalidModel
 from clipsearch.records import PixelArray
 
@@ -184,7 +184,7 @@ def _with_fixed_scales(
             static_tower(model, known)
             found = _try_static(model, pixels, threads, known)
             if found is not None and is_good(found, choice):
-                return found
+                return _accepted(model, found)
             if found is not None and (found.pictures_per_s or 0) < LEAST_STATIC_GAIN * (choice.pictures_per_s or 0):
                 return choice
     making_s = MAKING_S + tower_bytes(model) / MADE_BYTES_PER_S
@@ -194,7 +194,7 @@ def _with_fixed_scales(
     if found is None:
         return choice
     _remember(STATIC_KEY + key, found)
-    return found if is_good(found, choice) else choice
+    return _accepted(model, found) if is_good(found, choice) else choice
 
 
 def is_good(found: Choice, choice: Choice) -> bool:
@@ -203,13 +203,19 @@ def is_good(found: Choice, choice: Choice) -> bool:
     return faster and (found.agreement or 0) >= LEAST_AGREEMENT
 
 
+def _accepted(model: ModelDirectory, found: Choice) -> Choice:
+    note_accepted(model, found.precision, json.dumps(asdict(found)))
+    return found
+
+
 def _static_choice(model: ModelDirectory, precision: str) -> Choice:
-    """That tower, if it is here, else fp32."""
-    try:
+    """That tower, if it is here with what it was accepted with, else fp32."""
+    with contextlib.suppress(InvalidModel, ValueError):
         static_tower(model, precision)
-    except InvalidModel:
-        return PLAIN
-    return Choice("openvino", precision)
+        found = _choice(json.loads(accepted(model, precision)))
+        if found is not None and found.precision == precision and (found.agreement or 0) >= LEAST_AGREEMENT:
+            return found
+    return PLAIN
 
 
 def _remember(key: str, choice: Choice) -> None:

@@ -297,7 +297,7 @@ def test_an_index_keeps_its_tower_and_says_so_when_it_is_lost(
     with clipsearch.open(photos) as opened:
         for record in opened:
             alone = opened.encode_picture(photos / record.path)
-            assert float(alone @ opened.vector(record.row_id)) > 0.999999
+            assert float(alone @ opened.vector(record.row_id)) > 0.98  # one picture alone is encoded in fp32
     save(tmp_path / "few", given[:3])
     assert not run(tmp_path / "few", encoder).warnings  # by the encoder that has the tower loaded
     assert noted(tmp_path / "few") == "fp32"
