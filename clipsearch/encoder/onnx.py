@@ -18,7 +18,14 @@ import numpy.typing as npt
 from clipsearch.cores import available_cores
 from clipsearch.encoder import BaseEncoder
 from clipsearch.encoder.arrays import check_pixels, unit_rows
-from clipsearch.encoder.bulk import LEAST_TO_COMPARE, PICTURES_PER_RUN, PICTURES_TO_COMPARE, Bulk, lanes_for
+from clipsearch.encoder.bulk import (
+    LEAST_GUARDED,
+    LEAST_TO_COMPARE,
+    PICTURES_PER_RUN,
+    PICTURES_TO_COMPARE,
+    Bulk,
+    lanes_for,
+)
 from clipsearch.encoder.fingerprints import image_fingerprint, text_fingerprint
 from clipsearch.encoder.kinds import LoadOptions, ModelInfo, ResolvedModel
 from clipsearch.encoder.languages import LanguageGate, has_letters_read
@@ -35,7 +42,6 @@ if TYPE_CHECKING:
     from clipsearch.encoder.precision import Choice, Precision
 
 BULK_PICTURES = 16  # so many at once are worth a tower that is made for many
-LEAST_GUARDED = 64  # with fewer, loading a tower with fixed scales and checking it takes longer than it saves
 TEXTS_PER_RUN = 32
 MOST_TEXT_THREADS = 4  # one short text does not fill more
 HASTY_CALLS = 2  # after so many, a text tower that was loaded in haste is loaded thoroughly
@@ -380,7 +386,12 @@ class OnnxEncoder(BaseEncoder):
         guard = self._guard(choice)
         if not guard.has_begun and len(pixels) < LEAST_GUARDED:
             return exact(pixels)
-        return guard.encode(pixels, lambda pictures: self._run(choice, pictures), exact)
+        is_first = not guard.has_begun
+        vectors = guard.encode(pixels, lambda pictures: self._run(choice, pictures), exact)
+        if is_first and guard.has_given_up and self._expected is not None:
+            with self._images.lock:  # a tower that was made of pictures of another kind: a large index makes its own
+                self._images.choices[self._choice_key] = self._choose(pixels, reuse=False)
+        return vectors
 
     def _guard(self, choice: Choice) -> Guard:
         from clipsearch.encoder.guard import Guard
@@ -415,12 +426,13 @@ class OnnxEncoder(BaseEncoder):
             images.choices[self._choice_key] = choice
             return choice
 
-    def _choose(self, pixels: PixelArray) -> Choice:
+    def _choose(self, pixels: PixelArray, *, reuse: bool = True) -> Choice:
         from clipsearch.encoder import precision as precisions
 
         if self._precision != "auto":
             return precisions.FIXED[self._precision]
-        return precisions.choose(self._model, pixels, _bulk_threads(self._threads), self._wanted, self._expected)
+        threads = _bulk_threads(self._threads)
+        return precisions.choose(self._model, pixels, threads, self._wanted, self._expected, reuse)
 
     def _loaded(self, choice: Choice, pictures: int) -> Bulk:
         """A tower for so many pictures at once. Raises: InvalidModel, MissingExtra, StorageError."""

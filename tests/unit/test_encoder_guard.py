@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 
 import clipsearch
 from clipsearch.encoder import precision, static
-from clipsearch.encoder.bulk import Bulk
+from clipsearch.encoder.bulk import LEAST_GUARDED, Bulk
 from clipsearch.encoder.guard import EVERY, FIRST, Guard, looks
 from clipsearch.encoder.layout import ModelDirectory, read_model_directory
-from clipsearch.encoder.onnx import LEAST_GUARDED, OnnxEncoder
+from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.precision import PLAIN, Choice, load_tower
 from clipsearch.encoder.static import make_static_tower
 from clipsearch.indexer.build import IndexOptions, index_folder
