@@ -338,3 +338,38 @@ def test_an_index_keeps_its_tower_and_says_so_when_it_is_lost(
     with clipsearch.open(photos) as opened:
         assert opened.search(photos / "005.png", 1)[0].record.path == "005.png"
         assert opened.encode_picture(photos / "000.png").shape == (DIM,)
+
+
+def test_a_large_index_makes_its_own_where_the_kept_one_is_unfit(
+    tmp_path: Path, model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "LEAST_TO_COMPARE", 80)
+    monkeypatch.setattr(onnx, "LEAST_TO_COMPARE", 80)
+    monkeypatch.setattr(precision, "LEAST_SAVED", 5)
+    tried = precision._try_static
+
+    def strict(*asked: Any) -> tuple[Choice, float]:
+        found = tried(*asked)
+        assert found is not None
+        return dataclasses.replace(found[0], mean_cosine=0.998, least_cosine=0.99), found[1]
+
+    monkeypatch.setattr(precision, "_try_static", strict)
+    given = drawings(90, 40)
+    save(tmp_path / "fog", given // 20 + 112)
+    run(tmp_path / "fog", OnnxEncoder(model.path, threads=2))
+    first = noted(tmp_path / "fog")
+    save(tmp_path / "clear", given)
+    assert not run(tmp_path / "clear", OnnxEncoder(model.path, threads=2)).warnings
+    second = noted(tmp_path / "clear")
+    assert measured == ["fp32", "made", "made"]
+    assert first is not None
+    assert second is not None
+    assert is_static(first)
+    assert is_static(second)
+    assert first != second
+    with clipsearch.open(tmp_path / "clear") as opened:
+        for record in opened:  # one picture alone is encoded in fp32
+            assert float(opened.encode_picture(tmp_path / "clear" / record.path) @ opened.vector(record.row_id)) > 0.95
+    save(tmp_path / "some", given[:70])
+    run(tmp_path / "some", OnnxEncoder(model.path, threads=2))
+    assert noted(tmp_path / "some") == second  # and keeps it
