@@ -90,8 +90,9 @@ class OnnxEncoder(BaseEncoder):
     `threads` is the number of CPU threads a tower may use (None: what this process may use); `name` is what
     `--model` takes to load it again (default: the directory). `precision` is the arithmetic of the image tower:
     "fp32", "bf16" (the extra openvino), "int8" (the extra int8), or "auto": the fastest that agrees with fp32 on
-    this machine (see `precision`). It is one arithmetic for all pictures, however many come at once; `in_precision`
-    makes an encoder that shares this one's towers and has the arithmetic of an index.
+    this machine (see `precision`). It is one arithmetic for all pictures, however many come at once, except with
+    fixed scales: fewer than `LEAST_GUARDED`, and what `guard` finds unfit, are encoded in fp32 then.
+    `in_precision` makes an encoder that shares this one's towers and has the arithmetic of an index.
     """
 
     def __init__(

@@ -16,8 +16,9 @@ has 0.96 there, int8 0.95 and weights of 7 bits 0.92, and all leave Recall@10 of
 0.696 and 0.700); of 5 bits, 0.73 and 0.628. One is made of the first pictures of an index that is large enough to save
 what making and trying it take, about 400 pictures, and kept: later indexes of the model with `LEAST_GUARDED` pictures
 and more use it untried. What its scales do not suit is cut off (with ranges a third as wide as needed, no ranking was
-left), so that `guard` watches over all that is encoded with it. If it drops a kept tower at once, a large index makes
-its own. Only indexes use such towers, and none where the environment says CLIPSEARCH_FIXED_SCALES=0.
+left), so that `guard` watches over all that is encoded with it, and an index of such a tower also has vectors in fp32.
+If it drops a kept tower at once, a large index makes its own. Only indexes use such towers, and none where the
+environment says CLIPSEARCH_FIXED_SCALES=0.
 
 In bf16, in fp32 and with fixed scales the vector of a picture does not depend on what is encoded with it: of 64
 photographs, alone and in a batch, the least cosine was 0.9999999. In the other int8, which only `--precision int8` asks
