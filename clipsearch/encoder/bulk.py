@@ -22,8 +22,10 @@ MOST_LANES = 8  # beyond that, a run gets several threads, so that batches of us
 # 4 or 8 at once and 19.6 with 32; ViT-B-32 76 with 4, 70 with 8 and 69 with 32 (two cores, AMX).
 PICTURES_PER_RUN = 8
 # Towers with fixed scales (see `precision`) are compared with fp32 on the first pictures of an index that has so many:
-# for fewer, that takes longer than it saves.
+# for fewer, that takes longer than it saves. One that is there encodes so many pictures and more: loading it takes as
+# long as encoding ten (ViT-B-32) to 60 (the built-in tower), and checking it on eight as eight in fp32.
 LEAST_TO_COMPARE = 256
+LEAST_GUARDED = 64
 PICTURES_TO_COMPARE = 80  # 16 that may set the scales, and 64
 
 

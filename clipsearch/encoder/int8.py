@@ -22,7 +22,7 @@ from clipsearch.filenames import native_path
 from clipsearch.removing import remove_folder_of
 
 FOLDER = "int8-towers"
-GRAPH, RECEIPT = "model.onnx", "checksum"
+GRAPH, RECEIPT, ACCEPTED = "model.onnx", "checksum", "accepted.json"  # the last one: see `static`
 FORMAT = "2"
 EXTERNAL_FROM_BYTES = 6_000_000_000  # of the source; a quarter of it must fit into one message of 2 GB
 
@@ -58,7 +58,7 @@ def kept_tower(folder: Path) -> Path | None:
 
 def keep_tower(made: Path, folder: Path) -> None:
     """Move a tower into its folder of the cache, on the same disk, and note its checksum last. Raises: OSError."""
-    remove_folder_of(folder, (GRAPH, RECEIPT))
+    remove_folder_of(folder, (GRAPH, RECEIPT, ACCEPTED))
     folder.mkdir(parents=True, exist_ok=True)
     digest = file_checksum(made, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True)
     made.replace(folder / GRAPH)

@@ -18,7 +18,14 @@ import numpy.typing as npt
 from clipsearch.cores import available_cores
 from clipsearch.encoder import BaseEncoder
 from clipsearch.encoder.arrays import check_pixels, unit_rows
-from clipsearch.encoder.bulk import LEAST_TO_COMPARE, PICTURES_PER_RUN, PICTURES_TO_COMPARE, Bulk, lanes_for
+from clipsearch.encoder.bulk import (
+    LEAST_GUARDED,
+    LEAST_TO_COMPARE,
+    PICTURES_PER_RUN,
+    PICTURES_TO_COMPARE,
+    Bulk,
+    lanes_for,
+)
 from clipsearch.encoder.fingerprints import image_fingerprint, text_fingerprint
 from clipsearch.encoder.kinds import LoadOptions, ModelInfo, ResolvedModel
 from clipsearch.encoder.languages import LanguageGate, has_letters_read
@@ -31,6 +38,7 @@ from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 if TYPE_CHECKING:
     from clipsearch.encoder.dense import DenseTower
+    from clipsearch.encoder.guard import Guard
     from clipsearch.encoder.precision import Choice, Precision
 
 BULK_PICTURES = 16  # so many at once are worth a tower that is made for many
@@ -82,8 +90,9 @@ class OnnxEncoder(BaseEncoder):
     `threads` is the number of CPU threads a tower may use (None: what this process may use); `name` is what
     `--model` takes to load it again (default: the directory). `precision` is the arithmetic of the image tower:
     "fp32", "bf16" (the extra openvino), "int8" (the extra int8), or "auto": the fastest that agrees with fp32 on
-    this machine (see `precision`). It is one arithmetic for all pictures, however many come at once; `in_precision`
-    makes an encoder that shares this one's towers and has the arithmetic of an index.
+    this machine (see `precision`). It is one arithmetic for all pictures, however many come at once, except with
+    fixed scales: fewer than `LEAST_GUARDED`, and what `guard` finds unfit, are encoded in fp32 then.
+    `in_precision` makes an encoder that shares this one's towers and has the arithmetic of an index.
     """
 
     def __init__(
@@ -163,13 +172,18 @@ class OnnxEncoder(BaseEncoder):
         check_pixels(pixels, self.preprocessing)
         if len(pixels) == 0:
             return np.empty((0, self.dim), dtype=np.float32)
-        bulk, per_run = self._image_tower(pixels)
-        return bulk.encode(pixels, per_run)
+        return self._encode_images(self._chosen(pixels), pixels)
 
     @property
     def image_choice(self) -> Choice | None:
         """In which arithmetic, and by what, pictures are encoded; None before there were any."""
-        return self._images.choices.get(self._choice_key)
+        choice = self._images.choices.get(self._choice_key)
+        guard = None if choice is None else self._images.guards.get(choice.precision)
+        if guard is None or not guard.has_given_up:
+            return choice
+        from clipsearch.encoder.precision import PLAIN
+
+        return PLAIN
 
     @property
     def image_precision(self) -> str | None:
@@ -199,8 +213,11 @@ class OnnxEncoder(BaseEncoder):
     @property
     def pictures_per_call(self) -> int:
         """How many pictures `encode_images` should be given at once, so that no core waits for another."""
-        if self.image_choice is None and (self._expected or 0) >= LEAST_TO_COMPARE:
+        expected = (self._expected or 0) if self.image_choice is None else 0
+        if expected >= LEAST_TO_COMPARE:
             return PICTURES_TO_COMPARE
+        if expected >= LEAST_GUARDED or self._is_to_be_guarded():
+            return LEAST_GUARDED
         per_run = self.image_choice.per_run if self.image_choice is not None else PICTURES_PER_RUN
         return max(BULK_PICTURES, per_run * lanes_for(_bulk_threads(self._threads)))
 
@@ -349,29 +366,74 @@ class OnnxEncoder(BaseEncoder):
                 self._images.dense = DenseTower(self._model, self.preprocessing, _bulk_threads(self._threads))
             return self._images.dense
 
-    def _image_tower(self, pixels: PixelArray) -> tuple[Bulk, int]:
-        """What encodes these pictures, and how many in a run. Loaded, and chosen, when first needed."""
+    def _is_to_be_guarded(self) -> bool:
+        """Whether the next pictures are the first that a tower with fixed scales may encode, if they are enough."""
+        precision = self._wanted if self.image_choice is None else self.image_choice.precision
+        if precision is None or precision in ("fp32", "bf16", "int8"):
+            return False
+        guard = self._images.guards.get(precision)
+        return guard is None or not guard.has_begun
+
+    def _encode_images(self, choice: Choice, pixels: PixelArray) -> FloatArray:
+        """In what was chosen; with fixed scales, only what is watched by a guard (see `guard`), else in fp32."""
         from clipsearch.encoder.precision import PLAIN
+        from clipsearch.encoder.static import is_static
+
+        def exact(pictures: PixelArray) -> FloatArray:
+            return self._run(PLAIN, pictures)
+
+        if not is_static(choice.precision):
+            return self._run(choice, pixels)
+        guard = self._guard(choice)
+        if not guard.has_begun and len(pixels) < LEAST_GUARDED:
+            return exact(pixels)
+        is_first = not guard.has_begun
+        vectors = guard.encode(pixels, lambda pictures: self._run(choice, pictures), exact)
+        if is_first and guard.has_given_up and self._expected is not None:
+            with self._images.lock:  # a tower that was made of pictures of another kind: a large index makes its own
+                self._images.choices[self._choice_key] = self._choose(pixels, reuse=False)
+        return vectors
+
+    def _guard(self, choice: Choice) -> Guard:
+        from clipsearch.encoder.guard import Guard
+
+        with self._images.lock:
+            cosines = choice.mean_cosine or 1.0, choice.least_cosine or 1.0
+            return self._images.guards.setdefault(choice.precision, Guard(*cosines))
+
+    def _run(self, choice: Choice, pixels: PixelArray) -> FloatArray:
+        with self._images.lock:
+            bulk = self._loaded(choice, len(pixels))
+        return bulk.encode(pixels, choice.per_run)
+
+    def _chosen(self, pixels: PixelArray) -> Choice:
+        """What encodes these pictures: chosen, and loaded, when first needed."""
+        from clipsearch.encoder.precision import PLAIN
+        from clipsearch.encoder.static import is_static
 
         images = self._images
         with images.lock:
             choice = images.choices.get(self._choice_key) or self._choose(pixels)
+            if is_static(choice.precision) and len(pixels) < LEAST_GUARDED:
+                images.choices[self._choice_key] = choice  # loaded when there are enough
+                return choice
             try:
-                tower = self._loaded(choice, len(pixels))
+                self._loaded(choice, len(pixels))
             except ClipsearchError:
                 if self._precision != "auto" or choice == PLAIN:
                     raise
                 choice = PLAIN
-                tower = self._loaded(choice, len(pixels))
+                self._loaded(choice, len(pixels))
             images.choices[self._choice_key] = choice
-            return tower, choice.per_run
+            return choice
 
-    def _choose(self, pixels: PixelArray) -> Choice:
+    def _choose(self, pixels: PixelArray, *, reuse: bool = True) -> Choice:
         from clipsearch.encoder import precision as precisions
 
         if self._precision != "auto":
             return precisions.FIXED[self._precision]
-        return precisions.choose(self._model, pixels, _bulk_threads(self._threads), self._wanted, self._expected)
+        threads = _bulk_threads(self._threads)
+        return precisions.choose(self._model, pixels, threads, self._wanted, self._expected, reuse)
 
     def _loaded(self, choice: Choice, pictures: int) -> Bulk:
         """A tower for so many pictures at once. Raises: InvalidModel, MissingExtra, StorageError."""
@@ -438,6 +500,7 @@ class _ImageParts:
     lock: Lock = field(default_factory=Lock)
     choices: dict[object, Choice] = field(default_factory=dict)  # by the precision that was wanted, or for one index
     towers: dict[tuple[str, str], _Towers] = field(default_factory=dict)  # by engine and precision
+    guards: dict[str, Guard] = field(default_factory=dict)  # by the names of towers with fixed scales
     fingerprint: str | None = None
     dense: DenseTower | None = None
 

@@ -13,11 +13,12 @@ Where there is no bf16, a tower in int8 with fixed scales (`static`) may be two 
 judged by what would be found: 0.9 of the ten nearest of 64 pictures of the index must be the same as in fp32, for
 pictures and for texts (`rankings`). Why 0.9: measured on 1,000 photographs with captions and the built-in tower, bf16
 has 0.96 there, int8 0.95 and weights of 7 bits 0.92, and all leave Recall@10 of the captions as it is (0.696; 0.698,
-0.696 and 0.700); of 5 bits, 0.73 and 0.628. Since its scales come from the first pictures, it is measured anew on
-those of every index that begins with 256 and more; smaller ones stay in fp32, without a trial, which would take
-longer than it saves. Only indexes use it, and only where the environment says CLIPSEARCH_FIXED_SCALES=1: pictures that
-come later and go beyond what the first ones set are cut off there, and nothing notices yet if they are of another
-kind (with ranges a third as wide as needed, no ranking was left).
+0.696 and 0.700); of 5 bits, 0.73 and 0.628. One is made of the first pictures of an index that is large enough to save
+what making and trying it take, about 400 pictures, and kept: later indexes of the model with `LEAST_GUARDED` pictures
+and more use it untried. What its scales do not suit is cut off (with ranges a third as wide as needed, no ranking was
+left), so that `guard` watches over all that is encoded with it, and an index of such a tower also has vectors in fp32.
+If it drops a kept tower at once, a large index makes its own. Only indexes use such towers, and none where the
+environment says CLIPSEARCH_FIXED_SCALES=0.
 
 In bf16, in fp32 and with fixed scales the vector of a picture does not depend on what is encoded with it: of 64
 photographs, alone and in a batch, the least cosine was 0.9999999. In the other int8, which only `--precision int8` asks
@@ -49,12 +50,12 @@ import numpy as np
 
 import clipsearch
 from clipsearch.config import cache_dir, write_small
-from clipsearch.encoder.bulk import LEAST_TO_COMPARE, PICTURES_PER_RUN, PICTURES_TO_COMPARE, lanes_for
+from clipsearch.encoder.bulk import LEAST_GUARDED, LEAST_TO_COMPARE, PICTURES_PER_RUN, PICTURES_TO_COMPARE, lanes_for
 from clipsearch.encoder.fingerprints import visual_checksum
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.rankings import LEAST_PICTURES
 from clipsearch.encoder.sessions import ImageTower, OnnxTower
-from clipsearch.encoder.static import is_static, static_tower, tower_bytes
+from clipsearch.encoder.static import accepted, is_static, note_accepted, static_tower, tower_bytes
 from clipsearch.errors import InvalidModel
 from clipsearch.records import PixelArray
 
@@ -72,7 +73,8 @@ REMEMBERED_CHOICES = 50
 FORMAT = "3"
 LEAST_STATIC_GAIN = 1.3
 LEAST_AGREEMENT = 0.9
-WORTH_MAKING = 5  # times what making a tower takes
+LEAST_SAVED = 0.5  # of what fp32 takes
+COMPARED = 1.5  # what trying a tower takes, times fp32
 MAKING_S, MADE_BYTES_PER_S = 1.0, 80_000_000  # measured: 1 s of processor time for 15 MB, 3 to 9 s for 351 MB
 STATIC_KEY = "static-"
 SWITCH = "CLIPSEARCH_FIXED_SCALES"
@@ -135,14 +137,19 @@ def load_tower(model: ModelDirectory, choice: Choice, threads: int, lanes: int |
 
 
 def choose(
-    model: ModelDirectory, pixels: PixelArray, threads: int, wanted: str | None = None, expected: int | None = None
+    model: ModelDirectory,
+    pixels: PixelArray,
+    threads: int,
+    wanted: str | None = None,
+    expected: int | None = None,
+    reuse: bool = True,
 ) -> Choice:
     """The choice for `auto`: as remembered, otherwise measured on `pixels`, which takes one to five seconds.
 
     `wanted` is the precision of vectors that there are already: then it is that one, if it works here, else fp32
     (which needs no measurement). `expected` says that so many pictures begin an index (None: it is not known). For
     few of them nothing is measured where only bf16 could pay and the processor has none, and for many a tower with
-    fixed scales is tried as well.
+    fixed scales is tried as well. `reuse`: one that is kept here is taken untried.
     Shape: pixels (B, H, W, 3) uint8, prepared. Raises: InvalidModel for an image tower that cannot be read.
     """
     installed = {name: _version(name) for name in ("openvino", "onnx")}
@@ -152,49 +159,63 @@ def choose(
         return FIXED[wanted] if installed["onnx"] else PLAIN
     if wanted is not None and is_static(wanted):
         return _static_choice(model, wanted) if installed["openvino"] else PLAIN
-    if not installed["openvino"] or (expected is not None and expected < LEAST_TO_COMPARE and not _may_have_bf16()):
+    is_small = expected is not None and expected < LEAST_TO_COMPARE and not _may_have_bf16()
+    if not installed["openvino"] or (is_small and (expected or 0) < LEAST_GUARDED):
         return PLAIN
     parts = [FORMAT, visual_checksum(model), _processor(), str(threads), *sorted(model.checked_precisions)]
     parts += [_version("onnxruntime"), *installed.values(), os.environ.get(LIMIT, "")]
     key = hashlib.blake2s("\n".join(parts).encode(), digest_size=16).hexdigest()
+    if is_small:
+        return (_kept(model, key) if reuse else None) or PLAIN
     choice = _remembered().get(key)
     if choice is None:
         choice = _measure(model, pixels, threads)
         if choice is None:
             return PLAIN
         _remember(key, choice)
-    if wanted is not None or choice.precision != PLAIN.precision or not installed["onnx"]:
+    if wanted is not None or choice.precision != PLAIN.precision:
         return _as_wanted(choice, wanted)
-    return _with_fixed_scales(model, pixels, threads, key, choice, expected or 0)
+    if reuse and (expected or 0) >= LEAST_GUARDED and (kept := _kept(model, key)) is not None:
+        return kept
+    return _with_fixed_scales(model, pixels, threads, key, choice, expected or 0) if installed["onnx"] else choice
+
+
+def _kept(model: ModelDirectory, key: str) -> Choice | None:
+    """The tower with fixed scales that was made last for this model, if it was found good and is still here."""
+    remembered = _remembered()
+    last, plain = remembered.get(STATIC_KEY + key), remembered.get(key)
+    if last is None or plain is None or not is_good(last, plain):
+        return None
+    found = _static_choice(model, last.precision)
+    return found if found != PLAIN else None
+
+
+def _is_switched_off() -> bool:
+    return os.environ.get(SWITCH) == "0"
 
 
 def _with_fixed_scales(
     model: ModelDirectory, pixels: PixelArray, threads: int, key: str, choice: Choice, expected: int
 ) -> Choice:
-    """`choice`, or a tower with fixed scales that is faster and ranks these pictures as that one does.
+    """`choice`, or a tower with fixed scales made of these pictures that is faster and ranks them as that one does.
 
-    The one that was made last is tried first. One is made where that takes less than a fifth of the run.
+    One is made where it is likely to save more than it takes.
     """
-    if os.environ.get(SWITCH) != "1" or len(pixels) < LEAST_PICTURES or expected < LEAST_TO_COMPARE:
+    rate = choice.pictures_per_s or 0
+    if _is_switched_off() or len(pixels) < LEAST_PICTURES or expected < LEAST_TO_COMPARE or not rate:
         return choice
     last = _remembered().get(STATIC_KEY + key)
-    known = last.precision if last is not None else ""
-    with contextlib.suppress(InvalidModel):
-        if is_static(known):
-            static_tower(model, known)
-            found = _try_static(model, pixels, threads, known)
-            if found is not None and is_good(found, choice):
-                return found
-            if found is not None and (found.pictures_per_s or 0) < LEAST_STATIC_GAIN * (choice.pictures_per_s or 0):
-                return choice
+    if last is not None and (last.pictures_per_s or 0) < LEAST_STATIC_GAIN * rate:
+        return choice
     making_s = MAKING_S + tower_bytes(model) / MADE_BYTES_PER_S
-    if expected < WORTH_MAKING * making_s * (choice.pictures_per_s or 0):
+    if expected * LEAST_SAVED / rate < making_s + COMPARED * PICTURES_TO_COMPARE / rate:
         return choice
-    found = _try_static(model, pixels, threads, "")
-    if found is None:
+    tried = _try_static(model, pixels, threads)
+    if tried is None:
         return choice
+    found = replace(tried[0], pictures_per_s=rate * tried[1])
     _remember(STATIC_KEY + key, found)
-    return found if is_good(found, choice) else choice
+    return _accepted(model, found) if is_good(found, choice) else choice
 
 
 def is_good(found: Choice, choice: Choice) -> bool:
@@ -203,13 +224,21 @@ def is_good(found: Choice, choice: Choice) -> bool:
     return faster and (found.agreement or 0) >= LEAST_AGREEMENT
 
 
+def _accepted(model: ModelDirectory, found: Choice) -> Choice:
+    note_accepted(model, found.precision, json.dumps(asdict(found)))
+    return found
+
+
 def _static_choice(model: ModelDirectory, precision: str) -> Choice:
-    """That tower, if it is here, else fp32."""
-    try:
-        static_tower(model, precision)
-    except InvalidModel:
+    """That tower, if it is here with what it was accepted with, else fp32."""
+    if _is_switched_off():
         return PLAIN
-    return Choice("openvino", precision)
+    with contextlib.suppress(InvalidModel, ValueError):
+        static_tower(model, precision)
+        found = _choice(json.loads(accepted(model, precision)))
+        if found is not None and found.precision == precision and (found.agreement or 0) >= LEAST_AGREEMENT:
+            return found
+    return PLAIN
 
 
 def _remember(key: str, choice: Choice) -> None:
@@ -249,10 +278,14 @@ def _measure(model: ModelDirectory, pixels: PixelArray, threads: int) -> Choice 
     return replace(fastest(measured, model.checked_precisions), worked=worked)
 
 
-def _try_static(model: ModelDirectory, pixels: PixelArray, threads: int, known: str) -> Choice | None:
-    """What `trial` measured of a tower with fixed scales: the `known` one, or one that it makes. None: nothing."""
-    output = _trial(model, pixels[:PICTURES_TO_COMPARE], threads, "static", known) or b""
-    return next((choice for choice in read_measured(output) if is_static(choice.precision)), None)
+def _try_static(model: ModelDirectory, pixels: PixelArray, threads: int) -> tuple[Choice, float] | None:
+    """What `trial` measured of a tower that it made of some of these pictures, and how much faster than fp32 it was
+    then: rates of another time were measured beside other programs. None: nothing."""
+    measured = read_measured(_trial(model, pixels[:PICTURES_TO_COMPARE], threads, "static") or b"")
+    found = next((choice for choice in measured if is_static(choice.precision)), None)
+    if found is None or not measured[0].pictures_per_s:
+        return None
+    return found, (found.pictures_per_s or 0) / measured[0].pictures_per_s
 
 
 def _trial(model: ModelDirectory, sample: PixelArray, threads: int, *more: str) -> bytes | None:

@@ -7,12 +7,15 @@ took 35 s of processor time for ViT-B-32: this takes a fraction, and one source 
 same tower.
 
 A tower is named by what it was made of, ranges included: its name is the precision of an index that was encoded with
-it (`int8-...`), so that no other tower can pass for it. It lies in the cache folder, with a checksum. Where it is
-lost, or on another machine, such an index goes on in fp32, and the run says so.
+it (`int8-...`), so that no other tower can pass for it. Such an index also has vectors in fp32: of pictures that
+`guard` found the tower unfit for, and of those that came in small numbers. It lies in the cache folder, with a
+checksum and with what it was accepted with. Where it is lost, or on another machine, such an index goes on in fp32,
+and the run says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from pathlib import Path
@@ -22,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from clipsearch.config import cache_dir
+from clipsearch.config import cache_dir, write_small
 from clipsearch.encoder.arrays import scale_pixels
 from clipsearch.encoder.fingerprints import visual_checksum
-from clipsearch.encoder.int8 import fold_constants, keep_tower, kept_tower, needs_reduced_range
+from clipsearch.encoder.int8 import ACCEPTED, fold_constants, keep_tower, kept_tower, needs_reduced_range
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.errors import InvalidModel, MissingExtra, StorageError, first_line
@@ -86,6 +89,18 @@ def make_static_tower(model: ModelDirectory, pixels: PixelArray) -> str:
     except Exception as error:  # onnx's and onnxruntime's errors share no base class but this
         raise InvalidModel(model.path, f"{VISUAL_MODEL} cannot be quantised to int8 ({first_line(error)})") from error
     return name
+
+
+def note_accepted(model: ModelDirectory, precision: str, told: str) -> None:
+    """Keep beside a tower what its trial measured. Where that cannot be written, the tower is not used again."""
+    write_small(_folder(model, precision) / ACCEPTED, told)
+
+
+def accepted(model: ModelDirectory, precision: str) -> str:
+    """What was kept beside a tower; "" where there is nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        return (_folder(model, precision) / ACCEPTED).read_text(encoding="utf-8") if is_static(precision) else ""
+    return ""
 
 
 def tower_bytes(model: ModelDirectory) -> int:

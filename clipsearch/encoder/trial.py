@@ -83,16 +83,17 @@ def _load(model: ModelDirectory, choice: Choice, threads: int) -> Bulk:
     return Bulk(model, load_tower(model, choice, threads), model.preprocessing, lanes_for(threads))
 
 
-def measure_static(model: ModelDirectory, pixels: PixelArray, threads: int, known: str) -> None:
-    """Measure a tower with fixed scales, the `known` one or one of the first pictures, and print that.
+def measure_static(model: ModelDirectory, pixels: PixelArray, threads: int) -> None:
+    """Make a tower with fixed scales of the first pictures, measure it beside fp32, and print both.
 
     Its rankings are compared on pictures that set no range, if there are enough. Shape: pixels (B, H, W, 3) uint8.
     Raises: ClipsearchError.
     """
     from clipsearch.encoder.onnx import OnnxEncoder
 
-    exact = _load(model, PLAIN, threads).encode(pixels)
-    choice = Choice("openvino", known or make_static_tower(model, pixels[:CALIBRATING]))
+    exact, seconds = _encode(_load(model, PLAIN, threads), pixels, PLAIN.per_run)
+    _report(replace(PLAIN, pictures_per_s=len(pixels) / seconds))
+    choice = Choice("openvino", make_static_tower(model, pixels[:CALIBRATING]))
     bulk = _load(model, choice, threads)
     vectors, seconds = _encode(bulk, pixels, choice.per_run)
     texts = None
@@ -139,7 +140,7 @@ def main() -> None:
     model = read_model_directory(Path(sys.argv[1]))
     pixels = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
     if sys.argv[3:4] == ["static"]:
-        measure_static(model, pixels, int(sys.argv[2]), sys.argv[4])
+        measure_static(model, pixels, int(sys.argv[2]))
     else:
         measure(model, pixels, int(sys.argv[2]))
 

@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw
 import clipsearch
 from clipsearch.config import cache_dir
 from clipsearch.encoder import bulk, onnx, precision, static, trial
+from clipsearch.encoder.bulk import LEAST_GUARDED
+from clipsearch.encoder.int8 import ACCEPTED
 from clipsearch.encoder.layout import ModelDirectory, read_model_directory
 from clipsearch.encoder.names import load_encoder
 from clipsearch.encoder.onnx import OnnxEncoder
@@ -172,11 +174,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append("fp32")
         return Choice("onnxruntime", "fp32", 8, 1.0, 1.0, 20.0, "fp32")
 
-    def try_static(model: ModelDirectory, pixels: PixelArray, threads: int, known: str) -> Choice:
-        done.append(known or "made")
-        return Choice("openvino", known or make_static_tower(model, pixels[:8]), 8, 0.99, 0.9, 60.0, "", 0.95)
+    def try_static(model: ModelDirectory, pixels: PixelArray, threads: int) -> tuple[Choice, float]:
+        done.append("made")
+        return Choice("openvino", make_static_tower(model, pixels[:8]), 8, 0.99, 0.9, 50.0, "", 0.95), 3.0
 
-    monkeypatch.setenv(precision.SWITCH, "1")
+    monkeypatch.delenv(precision.SWITCH, raising=False)
     monkeypatch.setattr(precision, "_may_have_bf16", lambda: False)
     monkeypatch.setattr(precision, "_measure", measure)
     monkeypatch.setattr(precision, "_try_static", try_static)
@@ -197,65 +199,92 @@ def test_many_pictures_are_encoded_in_what_ranks_alike(model: ModelDirectory, me
     chosen = choose(model, given, 2, None, 10_000)
     assert is_static(chosen.precision)
     assert measured == ["fp32", "made"]
-    assert choose(model, given, 2, None, 10_000).precision == chosen.precision
-    assert measured[2:] == [chosen.precision]  # tried on these pictures, not made again
-    assert choose(model, given, 2, None, 300).precision == chosen.precision
-    shutil.rmtree(cache_dir() / static.FOLDER)
-    assert choose(model, given, 2, None, 100_000).precision == chosen.precision
-    assert measured[4:] == ["made"]
-    assert choose(model, given, 2, chosen.precision).precision == chosen.precision  # as the index is: nothing measured
+    for pictures in (LEAST_GUARDED, 300, 10_000):  # kept, and not tried again: the guard does that
+        assert choose(model, given[:LEAST_GUARDED], 2, None, pictures).precision == chosen.precision
+    assert choose(model, given[:8], 2, None, LEAST_GUARDED - 1) == PLAIN
+    assert choose(model, given, 2, None, 260, reuse=False).precision == "fp32"  # too few to make one for
+    assert choose(model, given, 2, None, 200, reuse=False) == PLAIN
+    assert choose(model, given, 2, chosen.precision) == chosen  # as the index is, with what it was accepted with
     assert choose(model, given, 2, "fp32") == PLAIN
-    assert choose(model, given[:40], 2, None, 10_000).precision == "fp32"  # too few to compare
     assert choose(model, given, 2).precision == "fp32"  # no index
-    assert len(measured) == 5
+    assert len(measured) == 2
+    assert is_static(choose(model, 255 - given // 2, 2, None, 10_000, reuse=False).precision)
+    assert measured[2:] == ["made"]
+    assert choose(model, given, 2, chosen.precision) == chosen  # both are kept
+    shutil.rmtree(cache_dir() / static.FOLDER)
+    assert choose(model, given, 2, chosen.precision) == PLAIN
+    assert choose(model, given[:40], 2, None, 10_000).precision == "fp32"  # too few to compare
+    assert choose(model, given, 2, None, 100_000).precision == chosen.precision
+    assert measured[3:] == ["made"]
 
 
-def test_nobody_gets_a_tower_unasked(
+def test_a_tower_without_what_it_was_accepted_with_is_none(model: ModelDirectory, measured: list[str]) -> None:
+    chosen = choose(model, drawings(80), 2, None, 10_000)
+    (noted,) = (cache_dir() / static.FOLDER).glob(f"*/{ACCEPTED}")
+    for text in ("", "{", '"x"', noted.read_text().replace("0.95", "0.5"), noted.read_text().replace("int8-", "int9-")):
+        noted.write_text(text)
+        assert choose(model, drawings(1), 2, chosen.precision) == PLAIN
+    noted.unlink()
+    assert choose(model, drawings(1), 2, chosen.precision) == PLAIN
+
+
+def test_who_wants_no_such_tower_gets_none(
     model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(precision.SWITCH)
+    monkeypatch.setenv(precision.SWITCH, "0")
     assert choose(model, drawings(80), 2, None, 10_000).precision == "fp32"
     assert measured == ["fp32"]
+    monkeypatch.delenv(precision.SWITCH)
+    chosen = choose(model, drawings(80), 2, None, 10_000)
+    assert is_static(chosen.precision)
+    monkeypatch.setenv(precision.SWITCH, "0")
+    assert choose(model, drawings(80), 2, chosen.precision) == PLAIN
+    for pictures in (100, 10_000):
+        assert choose(model, drawings(80), 2, None, pictures).precision == "fp32"
 
 
-def test_a_tower_is_made_only_for_a_run_that_takes_longer(
+def test_a_tower_is_made_only_where_it_saves_more_than_it_takes(
     model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "MAKING_S", 20)  # as long as 400 pictures take
-    assert choose(model, drawings(80), 2, None, 1_900).precision == "fp32"
+    monkeypatch.setattr(precision, "MAKING_S", 20)  # 40 pictures/s are saved, and 80 are encoded half as often again
+    assert choose(model, drawings(80), 2, None, 1_000).precision == "fp32"
     assert measured == ["fp32"]
-    assert is_static(choose(model, drawings(80), 2, None, 2_100).precision)
+    assert is_static(choose(model, drawings(80), 2, None, 1_100).precision)
     assert measured == ["fp32", "made"]
-    assert is_static(choose(model, drawings(80), 2, None, 1_900).precision)  # there it is
 
 
-@pytest.mark.parametrize("change", [{"agreement": 0.85}, {"agreement": None}, {"pictures_per_s": 22.0}])
+@pytest.mark.parametrize(("agreed", "faster"), [(0.85, 3.0), (None, 3.0), (0.95, 1.1)])
 def test_what_ranks_otherwise_or_gains_little_is_not_taken(
-    model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+    model: ModelDirectory,
+    measured: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    agreed: float | None,
+    faster: float,
 ) -> None:
     tried = precision._try_static
 
-    def worse(*given: Any) -> Choice:
+    def worse(*given: Any) -> tuple[Choice, float]:
         found = tried(*given)
         assert found is not None
-        return dataclasses.replace(found, **change)
+        return dataclasses.replace(found[0], agreement=agreed), faster
 
     monkeypatch.setattr(precision, "_try_static", worse)
     assert choose(model, drawings(80), 2, None, 10_000).precision == "fp32"
+    assert choose(model, drawings(80), 2, None, 100) == PLAIN
+    assert choose(model, 255 - drawings(80), 2, None, 10_000).precision == "fp32"
+    assert measured == (["fp32", "made"] if faster < 2 else ["fp32", "made", "made"])  # other pictures, the same speed
 
 
 @pytest.mark.slow
 def test_the_trial_measures_a_tower(model: ModelDirectory) -> None:
-    found = precision._try_static(model, drawings(80), 1, "")
-    assert found is not None
+    tried = precision._try_static(model, drawings(80), 1)
+    assert tried is not None
+    found, faster = tried
     assert is_static(found.precision)
     assert found.agreement is not None
     assert found.agreement > LEAST_AGREEMENT / 2
     assert (found.pictures_per_s or 0) > 0
-    again = precision._try_static(model, drawings(80), 1, found.precision)
-    assert again is not None
-    assert again.precision == found.precision
-    assert again.agreement == pytest.approx(found.agreement)
+    assert 0.01 < faster < 100
     assert trial.CALIBRATING + LEAST_PICTURES <= bulk.PICTURES_TO_COMPARE
 
 
@@ -282,7 +311,7 @@ def test_an_index_keeps_its_tower_and_says_so_when_it_is_lost(
 ) -> None:
     monkeypatch.setattr(precision, "LEAST_TO_COMPARE", 80)
     monkeypatch.setattr(onnx, "LEAST_TO_COMPARE", 80)
-    monkeypatch.setattr(precision, "WORTH_MAKING", 1)
+    monkeypatch.setattr(precision, "LEAST_SAVED", 5)
     photos, given = tmp_path / "photos", drawings(90, 40)
     save(photos, given[:82])
     encoder = OnnxEncoder(model.path, threads=2)
@@ -297,7 +326,7 @@ def test_an_index_keeps_its_tower_and_says_so_when_it_is_lost(
     with clipsearch.open(photos) as opened:
         for record in opened:
             alone = opened.encode_picture(photos / record.path)
-            assert float(alone @ opened.vector(record.row_id)) > 0.999999
+            assert float(alone @ opened.vector(record.row_id)) > 0.98  # one picture alone is encoded in fp32
     save(tmp_path / "few", given[:3])
     assert not run(tmp_path / "few", encoder).warnings  # by the encoder that has the tower loaded
     assert noted(tmp_path / "few") == "fp32"
@@ -309,3 +338,38 @@ def test_an_index_keeps_its_tower_and_says_so_when_it_is_lost(
     with clipsearch.open(photos) as opened:
         assert opened.search(photos / "005.png", 1)[0].record.path == "005.png"
         assert opened.encode_picture(photos / "000.png").shape == (DIM,)
+
+
+def test_a_large_index_makes_its_own_where_the_kept_one_is_unfit(
+    tmp_path: Path, model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "LEAST_TO_COMPARE", 80)
+    monkeypatch.setattr(onnx, "LEAST_TO_COMPARE", 80)
+    monkeypatch.setattr(precision, "LEAST_SAVED", 5)
+    tried = precision._try_static
+
+    def strict(*asked: Any) -> tuple[Choice, float]:
+        found = tried(*asked)
+        assert found is not None
+        return dataclasses.replace(found[0], mean_cosine=0.998, least_cosine=0.99), found[1]
+
+    monkeypatch.setattr(precision, "_try_static", strict)
+    given = drawings(90, 40)
+    save(tmp_path / "fog", given // 20 + 112)
+    run(tmp_path / "fog", OnnxEncoder(model.path, threads=2))
+    first = noted(tmp_path / "fog")
+    save(tmp_path / "clear", given)
+    assert not run(tmp_path / "clear", OnnxEncoder(model.path, threads=2)).warnings
+    second = noted(tmp_path / "clear")
+    assert measured == ["fp32", "made", "made"]
+    assert first is not None
+    assert second is not None
+    assert is_static(first)
+    assert is_static(second)
+    assert first != second
+    with clipsearch.open(tmp_path / "clear") as opened:
+        for record in opened:  # one picture alone is encoded in fp32
+            assert float(opened.encode_picture(tmp_path / "clear" / record.path) @ opened.vector(record.row_id)) > 0.95
+    save(tmp_path / "some", given[:70])
+    run(tmp_path / "some", OnnxEncoder(model.path, threads=2))
+    assert noted(tmp_path / "some") == second  # and keeps it
