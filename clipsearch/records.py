@@ -40,6 +40,7 @@ SKIP_STATUSES: tuple[SkipStatus, ...] = get_args(SkipStatus)
 Status = Literal["ok"] | SkipStatus
 OUT_OF_MEMORY = "decoding it needs more memory than is allowed"  # the reason of "too_large", where that is why
 Band = Literal["strong", "maybe", "unlikely"]  # how sure a hit is, in a word
+BANDS: tuple[Band, ...] = get_args(Band)  # the surest first
 
 TRAITS = (
     "monochrome", "dark", "bright", "blurred", "transparent", "screenshot", "document", "drawing", "photo", "motion",

@@ -24,7 +24,7 @@ import re
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +39,7 @@ from clipsearch.pictures.images import prepare, view_boxes
 from clipsearch.records import FloatArray
 from clipsearch.search.confidence import (
     Background,
+    Bands,
     Calibration,
     DoubleArray,
     Logistic,
@@ -47,9 +48,11 @@ from clipsearch.search.confidence import (
     sample_positions,
     shipped_calibration,
 )
+from clipsearch.search.embedding import encode_asked
 from clipsearch.search.regions import joined
 
 BoolArray = npt.NDArray[np.bool_]
+Move = Callable[[FloatArray], FloatArray]
 STOP_WORDS = frozenset(
     re.findall(
         "[a-z]+",
@@ -78,7 +81,13 @@ COVERED = 0.5  # a caption is absent if no picture's captions have this share of
 SHOWN = 10  # hits of a query that are judged, and the nearest that are shown where nothing is certain
 DEEPER = 20  # hits further down that are fitted on as well
 MOST_LIKELY_RIGHT, CERTAINLY_WRONG = 0.8, 0.5  # shares of a sentence's words in a picture's captions
-CUT, STRONG = 0.25, 0.8  # confidences are shares of right hits, so these are promises, and are not fitted
+BANDS = Bands(maybe=0.2, strong=0.88, certain=0.3)
+"""Confidences are shares of right hits, so `maybe` is a promise: one in five. From 0.88 on, 85 in 100 hits of words and
+pictures that were not fitted are right, with each of the models (docs/confidence.md has the shares at other edges)."""
+PICTURE_BANDS = Bands(maybe=0.25, strong=0.8, certain=0.25)
+EDGES = (0.8, 0.84, 0.88, 0.9)  # of which the share of right hits is printed
+CONE = 1.5  # the length of what is added to all vectors: any two pictures then have a cosine of 0.7
+SIDES, SIDED_DIM = 0.5, 128  # as much of what vectors are long is added to pictures, and taken off texts
 KNOWN_HITS = 3  # right ones among the ten best: with fewer, the model does not know the word
 RISING = 2  # features
 RIDGE = 0.0003
@@ -101,6 +110,27 @@ WORN = frozenset(
         watch necklace chain bracelet belt buckle sombrero bonnet cap hat umbrella wig mask bib vestment academic""",
     )
 )  # titles say too little to know whether pictures of products show what has these in its name
+KINDS_OF = """
+baby: infant toddler; bath: bathtub tub; bathtub: tub; beach: shore;
+bike: bicycle bicyclist biker cyclist dirtbike motorbike motorcycle; bird: duck goose gull pigeon seagull swan;
+boat: canoe ferry kayak raft rowboat sailboat ship; car: jeep racecar suv taxi; cat: kitten;
+cellphone: phone; child: baby boy girl infant kid toddler; computer: laptop; couch: sofa; dock: pier; drum: drummer;
+fire: bonfire campfire flame; grass: grassy lawn; guitar: guitarist; horse: pony; ice: icy; kayak: kayaker kayaking;
+man: gentleman guy; motorcycle: motorbike motorcyclist; mountain: mountaintop; mud: muddy; person: baby biker boy child
+cyclist girl guy kid lady man player skateboarder skier surfer swimmer toddler woman; race: racing;
+raft: rafting; rock: boulder rocky; sand: dune sandy; seagull: gull; skateboard: skateboarder skateboarding;
+skateboarder: skateboarding skater; skier: skiing; snow: snowboarder snowboarding snowy; snowboarder: snowboarding;
+stair: staircase stairway step; statue: sculpture; stroller: pram; surfboard: surfboarder surfer surfing;
+surfer: surfboarder surfing; swing: swinging; tattoo: tattooed; toy: doll; tree: forest; truck: pickup;
+tub: bathtub; water: lake ocean pool pond puddle river sea stream surf waterfall wave; wave: surfing; wedding: bride;
+woman: bride lady
+"""  # a caption that has one of these words tells of the thing as well
+OPEN = """
+boy: baby child kid person player rider toddler; child: person player rider; girl: baby child kid person player rider
+toddler woman; man: biker boy climber cyclist hiker person player rider skateboarder skier snowboarder surfer swimmer;
+woman: biker climber cyclist girl hiker person player rider skateboarder skier snowboarder surfer swimmer
+"""  # with one of these, and not the word itself, nobody knows
+PEOPLE = frozenset(("baby", "boy", "child", "girl", "man", "person", "woman"))  # titles do not say who wears it
 SIZES = (1, 2, 3, 4, 6, 8, 12, 20, 50, 100, 200, 400)  # of collections of photos
 CATALOGUES = (20, 40, 80, 160, 300)
 LARGE = (500, 2000, 5500)  # so many training pictures beside 400 development pictures
@@ -147,6 +177,7 @@ class Asked:
     right: BoolArray
     known: BoolArray
     features: DoubleArray
+    said: BoolArray  # as `right`, by the very word of a label
 
     own: int = -1  # at which place the picture is whose caption was asked for
 
@@ -165,48 +196,130 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="how often collections are drawn")
     parser.add_argument("--cache", type=Path, help="folder to keep vectors in between runs")
     parser.add_argument("--regions", action="store_true", help="also compare four tiles of each picture")
+    parser.add_argument("--others", nargs="*", default=[], help="also judge these models by the fit of --model")
     parser.add_argument("--large", action="store_true", help="also judge collections of 900 to 5,900 pictures")
     options = parser.parse_args()
     encoder = clipsearch.load_encoder(options.model)
-    if options.regions and (options.fit or options.large):
+    if options.regions and (options.fit or options.large or options.others):
         raise SystemExit("--regions measures what was fitted without them, on the development pictures")
-    tiles = 4 if options.regions else 0
-    photos = _load(options.data, "flickr8k-dev-*.tar", "sentence", encoder, options.cache, tiles)
-    products = _load(options.data, "fashion-dev-*.tar", "product", encoder, options.cache, tiles)
     nouns, absent_names = _vocabulary(options.data)
-    labels = _encode_labels([*nouns, *absent_names, *_goods()], encoder)
-    bank, drawings = bank_vectors(encoder), drawing_vectors(encoder)
-
-    filling = _load(options.data, "flickr8k-train-*.tar", "filling", encoder, options.cache) if options.large else None
-    halves: list[list[Asked]] = []
-    large: list[list[Asked]] = []
-    for half in (0, 1):
-        parts = [pictures.subset(_half(len(pictures.vectors), half)) for pictures in (photos, products)]
-        asked: list[Asked] = []
-        for seed in range(options.seeds):
-            maker = Maker(parts[0], parts[1], nouns, absent_names, labels, bank, drawings, seed, half)
-            asked += maker.ask()
-        halves.append(asked)
-        large.append([] if filling is None else maker.ask_large(filling))
+    seen = _seen_by(encoder, nouns, absent_names, options.data, options.cache, 4 if options.regions else 0)
+    halves = _ask_halves(seen, options.seeds)
     if options.regions:
         print(
             f"{options.model} with regions: {sum(map(len, halves))} queries, judged by the calibration that is shipped"
         )
         _report(halves, [shipped_calibration()] * 2)
         return
-    fits = [fit_calibration(asked, photos_of) for asked, photos_of in zip(halves, _alike(photos, bank), strict=True)]
+    cone = _ask_halves(in_a_cone(seen), options.seeds)
+    pairs = _alike(seen.photos, seen.bank)
+    fits = [fit_calibration([halves[half], cone[half]], pairs[half]) for half in (0, 1)]
     print(f"{options.model}: {sum(map(len, halves))} queries, each judged by the fit of the other half")
     _report(halves, fits)
     _report_unseen_kinds(halves)
-    everything = fit_calibration(halves[0] + halves[1], _join(_alike(photos, bank)))
+    everything = fit_calibration([halves[0] + halves[1], cone[0] + cone[1]], _join(pairs))
     chosen = shipped_calibration() if options.fit is None else everything
-    _report_shown(chosen, photos, products, nouns, labels, bank, drawings)
-    if filling is not None:
+    _report_shown([chosen, chosen], seen, "all that {} nouns show")
+    _report_shown(fits, seen, "with each noun judged by the fit of the other half, all that {} nouns show")
+    print("the same, of models that the fits have not seen but for the first:")
+    _report_model(f"{options.model} in a narrow cone", in_a_cone(seen), cone, fits)
+    sided = on_two_sides(seen)
+    _report_model(f"{options.model} on two sides", sided, _ask_halves(sided, options.seeds), fits)
+    for name in options.others:
+        other = _seen_by(clipsearch.load_encoder(name), nouns, absent_names, options.data, options.cache)
+        _report_model(name, other, _ask_halves(other, options.seeds), fits)
+    if options.large:
+        filling = _load(options.data, "flickr8k-train-*.tar", "filling", encoder, options.cache)
         print("collections larger than any that was fitted on:")
-        _report(large, fits)
+        _report([_maker(seen, options.seeds - 1, half).ask_large(filling) for half in (0, 1)], fits)
     if options.fit is not None:
         options.fit.write_text(json.dumps(asdict(everything), indent=1) + "\n", encoding="utf-8")
-        print(f"wrote {options.fit}: cut {everything.cut:.3f}, strong {everything.strong:.3f}")
+        print(f"wrote {options.fit}")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that is asked and that is asked for, as one model sees it."""
+
+    photos: Pictures
+    products: Pictures
+    nouns: list[str]
+    absent_names: list[str]
+    labels: dict[str, FloatArray]  # (styles, D) of each
+    bank: FloatArray
+    drawings: FloatArray | None
+
+    def moved(self, picture: Move, text: Move) -> Seen:
+        """The same by a model whose vectors lie elsewhere."""
+
+        def of(pictures: Pictures) -> Pictures:
+            vectors = picture(pictures.vectors)
+            regions = np.empty((len(vectors), 0, vectors.shape[1]), np.float32)
+            return replace(pictures, vectors=vectors, text_vectors=text(pictures.text_vectors), regions=regions)
+
+        return replace(
+            self,
+            photos=of(self.photos),
+            products=of(self.products),
+            labels={noun: text(vectors) for noun, vectors in self.labels.items()},
+            bank=text(self.bank),
+            drawings=None if self.drawings is None else picture(self.drawings),
+        )
+
+
+def _seen_by(
+    encoder: Encoder, nouns: list[str], absent_names: list[str], folder: Path, cache: Path | None, tiles: int = 0
+) -> Seen:
+    return Seen(
+        _load(folder, "flickr8k-dev-*.tar", "sentence", encoder, cache, tiles),
+        _load(folder, "fashion-dev-*.tar", "product", encoder, cache, tiles),
+        nouns,
+        absent_names,
+        _encode_labels([*nouns, *absent_names, *_goods()], encoder),
+        bank_vectors(encoder),
+        drawing_vectors(encoder),
+    )
+
+
+def in_a_cone(seen: Seen) -> Seen:
+    """As by a model that squeezes its vectors together, as CLIP does: texts in one narrow cone, pictures in another."""
+    rng = np.random.default_rng(0)
+    one, other = _unit(rng.standard_normal((2, seen.bank.shape[1])))
+    near = _unit(0.6 * one + 0.8 * other)
+    return seen.moved(lambda pictures: _unit(pictures + CONE * one), lambda texts: _unit(texts + CONE * near))
+
+
+def on_two_sides(seen: Seen) -> Seen:
+    """As by a model with a bias, as SigLIP is: texts and pictures on opposite sides, so that most cosines are below 0.
+    It has fewer dimensions, and weighs them otherwise, so that it ranks otherwise, and worse."""
+    rows = np.concatenate([seen.photos.vectors, seen.photos.text_vectors[::5]])
+    shares, axes = np.linalg.eigh(rows.T @ rows / len(rows))
+    least = min(SIDED_DIM, len(shares))
+    chosen = np.argsort(-shares)[:least]
+    turn = (axes[:, chosen] * shares[chosen] ** -0.25).astype(np.float32)
+    side = _unit(np.random.default_rng(1).standard_normal(least))
+    side *= SIDES * float(np.linalg.norm(seen.photos.vectors @ turn, axis=1).mean())
+    return seen.moved(lambda pictures: _unit(pictures @ turn + side), lambda texts: _unit(texts @ turn - side))
+
+
+def _unit(vectors: npt.NDArray[np.floating]) -> FloatArray:
+    """Shape: (..., D) to the same."""
+    scaled: FloatArray = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    return scaled
+
+
+def _ask_halves(seen: Seen, seeds: int) -> list[list[Asked]]:
+    """The queries of both halves of pictures and words."""
+    return [[asked for seed in range(seeds) for asked in _maker(seen, seed, half).ask()] for half in (0, 1)]
+
+
+def _maker(seen: Seen, seed: int, half: int) -> Maker:
+    photos, products = (
+        pictures.subset(_half(len(pictures.vectors), half)) for pictures in (seen.photos, seen.products)
+    )
+    return Maker(
+        photos, products, seen.nouns, seen.absent_names, seen.labels, seen.bank, seen.drawings, seed=seed, half=half
+    )
 
 
 # --- data ------------------------------------------------------------------------------------------------
@@ -352,15 +465,21 @@ def _goods() -> dict[str, list[str]]:
     return {ways[0]: [_plain(way) for way in (ways if len(ways) > 1 else [ways[0], ways[0] + "s"])] for ways in names}
 
 
+def _words_for(table: str) -> dict[str, list[str]]:
+    """Words of captions that tell something about what another word names."""
+    pairs = [part.split(":") for part in table.split(";")]
+    return {noun.strip(): kinds.split() for noun, kinds in pairs}
+
+
 def _plain(text: str) -> str:
     """The words of a text, each between two blanks: a text's words follow one another in another's if it is in it."""
     return f" {' '.join(re.findall('[a-z]+', text.lower()))} "
 
 
 def _encode_labels(nouns: list[str], encoder: Encoder) -> dict[str, FloatArray]:
-    """The vectors of each noun in every style. Shape of each: (styles, D)."""
+    """What is searched with for each noun in every style. Shape of each: (styles, D)."""
     texts = [style.format(noun=noun, a="an" if noun[0] in "aeiou" else "a") for noun in nouns for style in STYLES]
-    vectors = np.concatenate([encoder.encode_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)])
+    vectors = np.concatenate([encode_asked(encoder, texts[i : i + 256]) for i in range(0, len(texts), 256)])
     return dict(zip(nouns, vectors.reshape(len(nouns), len(STYLES), -1), strict=True))
 
 
@@ -383,6 +502,8 @@ class Ask(Protocol):
         relevant: BoolArray,
         present: bool,
         told: DoubleArray | None = None,
+        said: BoolArray | None = None,
+        open_: BoolArray | None = None,
     ) -> None: ...
 
 
@@ -461,7 +582,7 @@ class Maker:
                 if not wanted:
                     break
         goods = any(part.kind == "product" for part in parts)
-        self._ask_labels(ask, words, nobody, rng, leave_out=WORN if goods else frozenset())
+        self._ask_labels(ask, words, nobody, rng, leave_out=WORN | PEOPLE if goods else frozenset())
         return asked
 
     def _asking(self, name: str, vectors: FloatArray, regions: FloatArray) -> tuple[list[Asked], Ask]:
@@ -481,6 +602,8 @@ class Maker:
             relevant: BoolArray,
             present: bool,
             told: DoubleArray | None = None,
+            said: BoolArray | None = None,
+            open_: BoolArray | None = None,
         ) -> None:
             scores = joined(vectors @ query, np.repeat(np.arange(len(vectors)), count), flat @ query)
             order = np.argsort(-scores)
@@ -494,10 +617,23 @@ class Maker:
             if told is not None:
                 known = right | (told[chosen] >= MOST_LIKELY_RIGHT) | (told[chosen] < CERTAINLY_WRONG)
                 right = right | (told[chosen] >= MOST_LIKELY_RIGHT)
+            if open_ is not None:
+                known = known & (right | ~open_[chosen])
             as_whole, best = background.as_whole(query, scores[chosen], float(scores.max()))
             features = background.features(query, as_whole, best)
             asked.append(
-                Asked(name, style, text, present, scores[chosen].astype(np.float64), right, known, features, own)
+                Asked(
+                    name,
+                    style,
+                    text,
+                    present,
+                    scores[chosen].astype(np.float64),
+                    right,
+                    known,
+                    features,
+                    right if said is None else said[chosen],
+                    own,
+                )
             )
 
         return asked, ask
@@ -515,7 +651,8 @@ class Maker:
             named[part.owner] = [any(way in title for way in ways[noun]) for title in titles]
             style = int(rng.integers(len(STYLES)))
             ask("goods", noun, self.labels[noun][style], named, present=bool(named.any()))
-        others = [word for word in self._mine([*self.nouns, *self.absent_names]) if not WORN & set(_words(word))]
+        apart = WORN | PEOPLE
+        others = [word for word in self._mine([*self.nouns, *self.absent_names]) if not apart & set(_words(word))]
         for noun in rng.permutation(others)[:12].tolist():
             style = int(rng.integers(len(STYLES)))
             ask("goods", noun, self.labels[noun][style], np.zeros(len(part.vectors), dtype=bool), present=False)
@@ -531,12 +668,22 @@ class Maker:
     ) -> None:
         mine = [noun for noun in self._mine([*self.nouns, *self.absent_names]) if not leave_out & set(_words(noun))]
         names = set(self.absent_names)
-        named = {noun: np.array([of_one[noun] for of_one in words]) for noun in mine if noun not in names}
-        present = [noun for noun, times in named.items() if (times >= 2).any()]
-        absent = [noun for noun in mine if noun in names or not named[noun].any()]
+        kinds, open_ = _words_for(KINDS_OF), _words_for(OPEN)
+
+        def tell(of: Iterable[str]) -> BoolArray:
+            return np.array([any(of_one[word] for word in of) for of_one in words], dtype=bool)
+
+        said = {noun: np.array([of_one[noun] for of_one in words]) for noun in mine if noun not in names}
+        shows = {noun: tell([noun, *kinds.get(noun, ())]) for noun in said}
+        present = [noun for noun, times in said.items() if (times >= 2).any()]
+        absent = [
+            noun for noun in mine if noun in names or not tell([noun, *kinds.get(noun, ()), *open_.get(noun, ())]).any()
+        ]
         for noun in present:
             style = int(rng.integers(len(STYLES)))
-            ask("label", noun, self.labels[noun][style], named[noun] >= 1, present=True)
+            unknown = tell(open_.get(noun, ()))
+            vector = self.labels[noun][style]
+            ask("label", noun, vector, shows[noun], present=True, said=said[noun] >= 1, open_=unknown)
         for noun in rng.permutation(absent)[: min(10 + 2 * len(present), max(40, len(present)))].tolist():
             style = int(rng.integers(len(STYLES)))
             ask("label", noun, self.labels[noun][style], nobody, present=False)
@@ -578,28 +725,48 @@ def _join(pairs: list[tuple[DoubleArray, BoolArray]]) -> tuple[DoubleArray, Bool
 # --- fitting and measuring -------------------------------------------------------------------------------
 
 
-def fit_calibration(asked: list[Asked], pairs: tuple[DoubleArray, BoolArray]) -> Calibration:
-    """Fit both logistic models."""
-    return Calibration(fit_logistic(*_hits(asked), RISING), fit_logistic(*pairs, RISING, ALIKE), CUT, STRONG)
+def fit_calibration(models: list[list[Asked]], pairs: tuple[DoubleArray, BoolArray]) -> Calibration:
+    """Fit both logistic models, the one of texts on the same queries by several models, which weigh the same."""
+    parts = [_hits(asked) for asked in models]
+    features, truth, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+    text = fit_logistic(features, truth, RISING, weights)
+    return Calibration(text, fit_logistic(*pairs, RISING, _as_if(pairs[1], ALIKE)), BANDS, PICTURE_BANDS)
 
 
-def _hits(asked: list[Asked]) -> tuple[DoubleArray, BoolArray]:
-    """Of all hits that can be judged the features, and whether they are right. Shapes: (H, F), (H,)."""
+def _hits(asked: list[Asked]) -> tuple[DoubleArray, BoolArray, DoubleArray]:
+    """Of all hits that can be judged the features, whether they are right, and what they weigh: those of a text that is
+    asked often less, so that few words do not decide. Shapes: (H, F), (H,), (H,)."""
+    hits = Counter[str]()
+    for query in asked:
+        hits[query.style + query.text] += int(query.known.sum())
+    weights = np.concatenate(
+        [
+            np.full(int(query.known.sum()), hits[query.style + query.text] ** -0.5)
+            for query in asked
+            if query.known.any()
+        ]
+    )
     return (
         np.concatenate([query.features[query.known] for query in asked]),
         np.concatenate([query.right[query.known] for query in asked]),
+        weights / weights.sum(),
     )
 
 
-def fit_logistic(features: DoubleArray, truth: BoolArray, rising: int, prior: float | None = None) -> Logistic:
-    """Fit by Newton's method, as if a share `prior` were true. Rising features that would fall are left out."""
+def _as_if(truth: BoolArray, prior: float) -> DoubleArray:
+    """Weights with which a share `prior` is true. Shape: (H,)."""
+    share = float(truth.mean())
+    return np.where(truth, prior / share, (1 - prior) / (1 - share))
+
+
+def fit_logistic(features: DoubleArray, truth: BoolArray, rising: int, weights: DoubleArray) -> Logistic:
+    """Fit by Newton's method. Rising features that would fall are left out."""
+    weights = weights / weights.mean()
     held = features[:, rising:]
     low, high = (np.quantile(held, [0.01, 0.99], axis=0) if held.shape[1] else np.empty((2, 0))).tolist()
     clipped = np.concatenate([features[:, :rising], np.clip(held, low, high)], axis=1)
     blank = Logistic(rising, tuple(clipped.mean(axis=0)), tuple(clipped.std(axis=0)), tuple(low), tuple(high), (), 0.0)
     inputs = np.concatenate([blank.expand(features), np.ones((len(features), 1))], axis=1)
-    share = float(truth.mean())
-    weights = np.ones(len(truth)) if prior is None else np.where(truth, prior / share, (1 - prior) / (1 - share))
     used = np.ones(inputs.shape[1], dtype=bool)
     while True:
         found = np.zeros(inputs.shape[1])
@@ -646,48 +813,111 @@ def calibration_error(sure: DoubleArray, right: BoolArray) -> float:
     return float(sum(gaps)) / max(1, len(sure))
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The queries of both halves, each judged by the fit of the other: the confidence and band of each hit."""
+
+    asked: list[Asked]
+    sure: list[DoubleArray]
+    bands: list[npt.NDArray[np.str_]]
+
+    @classmethod
+    def by(cls, halves: list[list[Asked]], fits: list[Calibration]) -> Judged:
+        asked = halves[0] + halves[1]
+        judges = [fits[1]] * len(halves[0]) + [fits[0]] * len(halves[1])
+        sure = [fit.text.probabilities(query.features) for query, fit in zip(asked, judges, strict=True)]
+        bands = [np.array(fit.text_bands.of(of, float(of[0]))) for of, fit in zip(sure, judges, strict=True)]
+        return cls(asked, sure, bands)
+
+    def best(self, of: Iterable[int]) -> tuple[BoolArray, BoolArray, DoubleArray, DoubleArray, npt.NDArray[np.str_]]:
+        """Of the ten best hits that can be judged of some queries: whether right, whether by the very word, the cosine,
+        the confidence and the band. Shapes: (H,)."""
+        chosen = [(self.asked[i], self.sure[i], self.bands[i]) for i in of]
+        return (
+            np.concatenate([query.right[query.best] for query, *_ in chosen]),
+            np.concatenate([query.said[query.best] for query, *_ in chosen]),
+            np.concatenate([query.scores[query.best] for query, *_ in chosen]),
+            np.concatenate([sure[query.best] for query, sure, _ in chosen]),
+            np.concatenate([bands[query.best] for query, _, bands in chosen]),
+        )
+
+    def passing(self, of: Iterable[int], *, present: bool) -> tuple[int, float]:
+        """How many queries are for what is there, or is not, and the share of them for which something is shown."""
+        chosen = [i for i in of if self.asked[i].present == present]
+        return len(chosen), float(np.mean([self.bands[i][0] != "unlikely" for i in chosen])) if chosen else 0.0
+
+    def captions(self) -> tuple[float, int]:
+        """How many captions whose picture is among the ten best show it, where the nearest ten are shown if nothing is
+        certain; and of how many."""
+        own = [i for i, query in enumerate(self.asked) if query.style == "sentence" and 0 <= query.own < SHOWN]
+        stays = [self.bands[i][0] == "unlikely" or self.bands[i][self.asked[i].own] != "unlikely" for i in own]
+        return float(np.mean(stays)), len(own)
+
+
+def _said(right: BoolArray, word: BoolArray, sure: DoubleArray, bands: npt.NDArray[np.str_]) -> str:
+    """What the bands promise, and keep."""
+    parts = []
+    for band in ("strong", "maybe", "unlikely"):
+        chosen = bands == band
+        if chosen.any():
+            by_word = f", {word[chosen].mean():.3f} by the very word" if band == "strong" else ""
+            share = f"{right[chosen].mean():.3f}" if band == "strong" else f"{right[chosen].mean():.2f}"
+            parts.append(f"{band} {share} of {chosen.sum()} (said {sure[chosen].mean():.2f}{by_word})")
+    return ", ".join(parts)
+
+
 def _report(halves: list[list[Asked]], fits: list[Calibration]) -> None:
-    asked = halves[0] + halves[1]
-    judged = [fits[1]] * len(halves[0]) + [fits[0]] * len(halves[1])
-    sure_of = [fit.text.probabilities(query.features) for query, fit in zip(asked, judged, strict=True)]
-    style = np.array([query.style for query in asked])
-    groups = [(name, np.flatnonzero(style == name)) for name in KINDS if (style == name).any()]
-    groups.insert(0, ("all", np.arange(len(asked))))
+    judged = Judged.by(halves, fits)
+    style = np.array([query.style for query in judged.asked])
+    groups = [(name, np.flatnonzero(style == name).tolist()) for name in KINDS if (style == name).any()]
+    groups.insert(0, ("all", list(range(len(style)))))
     print(f"{'the ten best':14} {'hits':>8} {'right':>6} | AUROC cosine  confidence | error, of all and of those shown")
     for name, of in groups:
-        right, cosine, sure = (
-            np.concatenate([of_query[asked[i].best] for i, of_query in ((i, many[i]) for i in of)])
-            for many in ([q.right for q in asked], [q.scores for q in asked], sure_of)
-        )
-        shown = sure >= CUT
+        right, word, cosine, sure, bands = judged.best(of)
+        shown = bands != "unlikely"
         print(
             f"{name:14} {len(right):8} {right.mean():6.3f} | {auroc(right, cosine):12.3f} {auroc(right, sure):11.3f} "
             f"| {calibration_error(sure, right):13.3f} {calibration_error(sure[shown], right[shown]):18.3f}"
         )
-        bands = [("strong", sure >= STRONG), ("maybe", (sure >= CUT) & (sure < STRONG)), ("unlikely", sure < CUT)]
-        said = [
-            f"{word} {right[chosen].mean():.2f} of {chosen.sum()} (said {sure[chosen].mean():.2f})"
-            for word, chosen in bands
-            if chosen.any()
-        ]
-        print(f"{'':14} right: {', '.join(said)}")
+        print(f"{'':14} right: {_said(right, word, sure, bands)}")
         tenths = np.clip((sure * 10).astype(int), 0, 9)
         shares = [f"{right[tenths == b].mean():.2f}" if (tenths == b).any() else "-" for b in range(10)]
         print(f"{'':14} right by tenths of confidence: {' '.join(shares)}")
+    right, _, _, sure, _ = judged.best(range(len(style)))
+    print(f"right from a confidence on: {_by_edges(right, sure)}")
     for name, of in groups:
-        top = np.array([sure_of[i][0] for i in of])
-        present = np.array([asked[i].present for i in of])
+        (there, passes), (absent, passes_too) = (judged.passing(of, present=present) for present in (True, False))
         print(
-            f"{name:14} something passes the cut-off: of {present.sum()} queries for what is there "
-            f"{(top[present] >= CUT).mean():.3f}, of {(~present).sum()} for what is not "
-            f"{(top[~present] >= CUT).mean():.3f}"
+            f"{name:14} something is shown: of {there} queries for what is there {passes:.3f}, of {absent} for what is "
+            f"not {passes_too:.3f}"
         )
-    own = [i for i, query in enumerate(asked) if query.style == "sentence" and 0 <= query.own < SHOWN]
-    stays = [sure_of[i][0] < CUT or sure_of[i][asked[i].own] >= CUT for i in own]
+    stays, captions = judged.captions()
     print(
-        f"captions whose picture is among the ten best show it, if the nearest ten are shown where nothing passes: "
-        f"{np.mean(stays):.3f} of {len(own)}"
+        f"captions whose picture is among the ten best show it, if the nearest ten are shown where nothing is certain: "
+        f"{stays:.3f} of {captions}"
     )
+
+
+def _by_edges(right: BoolArray, sure: DoubleArray) -> str:
+    return ", ".join(
+        f"{edge} {right[sure >= edge].mean():.3f} of {(sure >= edge).sum()}" for edge in EDGES if (sure >= edge).any()
+    )
+
+
+def _report_model(name: str, seen: Seen, halves: list[list[Asked]], fits: list[Calibration]) -> None:
+    """In a few lines, what the fits of another model make of one."""
+    judged = Judged.by(halves, fits)
+    every = range(len(judged.asked))
+    right, word, cosine, sure, bands = judged.best(every)
+    shown = bands != "unlikely"
+    (_, there), (_, absent) = (judged.passing(every, present=present) for present in (True, False))
+    print(
+        f"{name}: AUROC cosine {auroc(right, cosine):.3f}, confidence {auroc(right, sure):.3f}; error "
+        f"{calibration_error(sure, right):.3f}, of those shown {calibration_error(sure[shown], right[shown]):.3f}; "
+        f"shown for what is there {there:.3f}, is not {absent:.3f}; captions {judged.captions()[0]:.3f}"
+    )
+    print(f"{'':14} right: {_said(right, word, sure, bands)}; from {_by_edges(right, sure)}")
+    _report_shown(fits, seen, f"{'':14} {{}} nouns")
 
 
 def _report_unseen_kinds(halves: list[list[Asked]]) -> None:
@@ -697,7 +927,8 @@ def _report_unseen_kinds(halves: list[list[Asked]]) -> None:
         sure: list[DoubleArray] = []
         of_kind: list[Asked] = []
         for tested, fitted in (halves, halves[::-1]):
-            fit = fit_logistic(*_hits([query for query in fitted if query.style != kind]), RISING)
+            features, truth, weights = _hits([query for query in fitted if query.style != kind])
+            fit = fit_logistic(features, truth, RISING, weights)
             of_kind += (mine := [query for query in tested if query.style == kind])
             sure += [fit.probabilities(query.features)[query.best] for query in mine]
         right = np.concatenate([query.right[query.best] for query in of_kind])
@@ -706,40 +937,35 @@ def _report_unseen_kinds(halves: list[list[Asked]]) -> None:
         print(f"{kind:14} {auroc(right, cosine):.3f} {auroc(right, told):.3f} {calibration_error(told, right):.3f}")
 
 
-def _report_shown(
-    shipped: Calibration,
-    photos: Pictures,
-    products: Pictures,
-    nouns: list[str],
-    labels: dict[str, FloatArray],
-    bank: FloatArray,
-    drawings: FloatArray | None,
-) -> None:
-    """What a calibration shows of all photos and products for nouns that the model knows."""
-    vectors = np.concatenate([photos.vectors, products.vectors])
-    background = Background(bank, vectors[sample_positions([len(vectors)])[0]], drawings)
+def _report_shown(fits: list[Calibration], seen: Seen, title: str) -> None:
+    """What is shown of all photos and products for nouns that the model knows, each judged by the fit of the other half
+    of the words."""
+    vectors = np.concatenate([seen.photos.vectors, seen.products.vectors])
+    background = Background(seen.bank, vectors[sample_positions([len(vectors)])[0]], seen.drawings)
     found: list[tuple[float, float, float, float]] = []
     strong: list[bool] = []
-    for noun in nouns:
-        times = np.array([of_one[noun] for of_one in [*photos.words, *products.words]])
-        right = times >= np.r_[np.full(len(photos.words), 2), np.ones(len(products.words))]
-        for query in labels[noun]:
+    for noun in seen.nouns:
+        fit = fits[1 - zlib.crc32(noun.encode()) % 2]
+        times = np.array([of_one[noun] for of_one in [*seen.photos.words, *seen.products.words]])
+        right = times >= np.r_[np.full(len(seen.photos.words), 2), np.ones(len(seen.products.words))]
+        for query in seen.labels[noun]:
             scores = vectors @ query
             nearest = np.argsort(-scores)[:SHOWN]
             if right[nearest].sum() < KNOWN_HITS:
                 continue
-            sure = shipped.confidences(background, query, scores, "text")
-            chosen = sure >= shipped.cut
+            _, words = fit.judged(background, query, scores, "text")
+            bands = np.array(words)
+            chosen = bands != "unlikely"
             if not chosen.any():
                 chosen[nearest] = True
-            strong += (times[sure >= shipped.strong] >= 1).tolist()
+            strong += (times[bands == "strong"] >= 1).tolist()
             both, count = int((chosen & right).sum()), int(chosen.sum())
             found.append((f_score(right, chosen), both / max(1, count), both / int(right.sum()), count))
     f1, precision, recall, _ = np.mean(found, axis=0)
     print(
-        f"all that {len(found)} nouns show: F1 {f1:.3f}, precision {precision:.3f}, recall {recall:.3f}, "
-        f"{np.median([count for *_, count in found]):.0f} pictures (median); strong right {np.mean(strong):.3f} of "
-        f"{len(strong)}"
+        f"{title.format(len(found))}: F1 {f1:.3f}, precision {precision:.3f}, recall {recall:.3f}, "
+        f"{np.median([count for *_, count in found]):.0f} pictures (median); strong right "
+        f"{np.mean(strong) if strong else 0:.3f} of {len(strong)}"
     )
 
 

@@ -238,7 +238,7 @@ def _of_folder(
         (sampled,) = sample_positions([len(encoded.vectors)])
         background = Background(bank_vectors(encoder), encoded.vectors[sampled], drawing_vectors(encoder))
         calibration = shipped_calibration()
-        answers.cut = calibration.cut
+        answers.cut = calibration.text_bands.certain
         answers.confidences = likeliest.confidences(
             lambda cosines, vector, best: calibration.confidences(background, vector, cosines, "text", best)
         )
@@ -272,7 +272,7 @@ def _of_index(
                 likeliest.add(vectors)
         answers = _Answers(tuple(classifier.labels), paths, hashes, np.concatenate(parts), [])
         if likeliest is not None:
-            answers.cut = shipped_calibration().cut
+            answers.cut = shipped_calibration().text_bands.certain
             answers.confidences = likeliest.confidences(
                 lambda cosines, vector, best: [
                     sure for sure, _ in collection.confidences(cosines, vector, "text", best)

@@ -519,8 +519,8 @@ class Collection:
         if of_regions:
             scores, best = self._background.as_whole(vector, scores, best)
         calibration = shipped_calibration()
-        found = calibration.confidences(self._background, vector, scores, kind, best).tolist()
-        return [(confidence, calibration.band(confidence)) for confidence in found]
+        found, bands = calibration.judged(self._background, vector, scores, kind, best)
+        return list(zip(found.tolist(), bands, strict=True))
 
     def parse(
         self,

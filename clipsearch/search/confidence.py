@@ -39,11 +39,15 @@ SAMPLE_BLOCK_ROWS = 16  # neighbours are read together: few places on the disk, 
 LEAST_SPREAD = 1e-6
 SAME_PICTURE = 0.99  # from here on a picture is the one that was asked with, whatever else there is
 FEWEST_PICTURES = 24  # fewer say little of how alike pictures are: drawings stand beside them
+SAME_PLACE = 0.98  # of the way from what unrelated pairs score to 1
 BY_CHANCE = 0.5
 """How much of what regions add over a sample is taken off. Of hits of captions that are called maybe, 52 % are right
 with whole pictures; with regions 49 % (0), 55 % (0.5), 59 % (1). Something passes for 16 % of the captions of what is
 not there; 20, 14, 11 %; and for 56 % of those of what is; 64, 58, 51 % (360 photographs of Flickr8k's development
 files)."""
+SAME_KIND = 4.0
+"""The squared distance of labels and scenes, in spreads of their own, at which a text's kind counts half: a model that
+places both alike says nothing of what kind a text is."""
 FEWEST_ROWS = 4  # fewer pictures have no mean and spread to speak of
 CALIBRATION = Path(__file__).with_name("confidence.json")
 DRAWINGS = Path(__file__).parent.parent / "training" / "anchor.tar"  # 117 drawings, in the public domain
@@ -81,6 +85,9 @@ a drawing of an animal;a map of a town;a chart
 def bank_things() -> list[str]:
     """What the first texts of the bank are photos of, in a word or two."""
     return [thing.strip() for thing in THINGS.split(";")]
+
+
+LABELS = len(bank_things())  # the first of the bank
 
 
 def bank_texts() -> list[str]:
@@ -185,9 +192,9 @@ def sample_positions(lengths: Sequence[int], rows: int = SAMPLE_ROWS) -> list[In
 class Background:
     """What scores look like in one collection for one model.
 
-    Shapes: bank (B, D), sample (M, D), drawings (R, D), float32, unit L2. Without drawings, the sample says where
-    the model's cosines lie, which makes narrow collections look more alike than they are. `regions`: which picture of
-    the sample each region is of, and its vector; shapes (S,) int64, (S, D).
+    Shapes: bank (B, D), of `bank_texts`; sample (M, D), drawings (R, D), float32, unit L2. Without drawings, the
+    sample says where the model's cosines lie, which makes narrow collections look more alike than they are. `regions`:
+    which picture of the sample each region is of, and its vector; shapes (S,) int64, (S, D).
     """
 
     def __init__(
@@ -232,12 +239,23 @@ class Background:
 
     @cached_property
     def _bank_on_bank(self) -> tuple[DoubleArray, DoubleArray]:
-        """Mean and spread over the bank's texts of `_text_relations`, each text against the others."""
-        scores = self._bank @ self._bank.T
-        size = len(scores)
-        others = scores.ravel()[:-1].reshape(size - 1, size + 1)[:, 1:].reshape(size, size - 1)  # all but the diagonal
-        relations = _text_relations(others)
-        return relations.mean(axis=0), np.maximum(relations.std(axis=0), LEAST_SPREAD)
+        """What `_text_relations` are held against, and what one of it is, each text of the bank against the others.
+
+        A label is 1 and a scene -1, or both nearer to 0 where the model hardly tells them apart (see SAME_KIND).
+        """
+        scores = (self._bank @ self._bank.T).astype(np.float64)
+        towards = _text_relations(scores)[:, 0]
+        labels, scenes = towards[:LABELS], towards[LABELS:]
+        inner = (float(labels.var()) * len(labels) + float(scenes.var()) * len(scenes)) / len(towards)
+        gap = max(float(labels.mean() - scenes.mean()), LEAST_SPREAD)
+        apart = gap**2 / max(inner, LEAST_SPREAD**2)
+        np.fill_diagonal(scores, np.nan)
+        nearest = [
+            np.nanmax(part, axis=1) for part in (scores[:LABELS, :LABELS], scores[LABELS:, LABELS:], scores)
+        ]  # of labels among labels, of scenes among scenes, of all
+        middle = [float(labels.mean() + scenes.mean()) / 2, *(float(part.mean()) for part in nearest)]
+        unit = [gap / 2 * (apart + SAME_KIND) / apart, *(_spread(part) for part in nearest)]
+        return np.array(middle), np.array(unit)
 
     @property
     def _pictures(self) -> FloatArray:
@@ -257,13 +275,14 @@ class Background:
         return float(others.mean()), _spread(others)
 
     def features(self, query: FloatArray, scores: FloatArray, best: float | None = None) -> DoubleArray:
-        """What the calibration reads of a text and its scores. Shapes: query (D,), scores (K,) cosines; (K, 7).
+        """What the calibration reads of a text and its scores. Shapes: query (D,), scores (K,) cosines; (K, 8).
 
         Columns: the score above the model's unrelated pairs, in their spreads; how high it stands between the ground
         and the best, 0 to 1; the query's mean over the collection, in spreads as the score; the logarithm of its spread
-        over the collection, likewise; then how near the bank is to the query: mean, spread and nearest, each in spreads
-        over the bank's own texts. The ground is what unrelated pairs score, or the middle of the collection, whichever
-        is lower. The best is `best` (left out: the best of `scores`), or what is better in the sample.
+        over the collection, likewise; then whether the query stands where the bank's labels do (1), or where its scenes
+        do (-1); and how near the nearest label is, the nearest scene, and the nearest of all, each in spreads over the
+        bank's own texts. The ground is what unrelated pairs score, or the middle of the collection, whichever is lower.
+        The best is `best` (left out: the best of `scores`), or what is better in the sample.
         """
         centre, unit = self._model_cosines
         sampled = self._sample @ query
@@ -272,13 +291,22 @@ class Background:
         mean, deviation = self._bank_on_bank
         ground = min(float(np.median(sampled)), centre)
         top = max(float(scores.max(initial=-1.0)) if best is None else best, float(sampled.max()))
-        values = np.empty((len(scores), 7))
+        values = np.empty((len(scores), 8))
         values[:, 0] = (scores - centre) / unit
         values[:, 1] = np.clip((scores - ground) / max(top - ground, LEAST_SPREAD), 0.0, 1.0)
         values[:, 2] = share * float(on_sample.mean())
         values[:, 3] = np.log(share * _spread(on_sample) ** 2 + 1 - share + LEAST_SPREAD**2) / 2
         values[:, 4:] = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
         return values
+
+    def are_same(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
+        """Whether pictures lie where the text itself does: nearly all the way from unrelated pairs to a cosine of 1.
+
+        No picture could show it better. A model that knows little else has unrelated pairs three spreads below, which
+        by itself would not be much. Shapes: (K,).
+        """
+        centre, _ = self._model_cosines
+        return scores >= centre + SAME_PLACE * (1 - centre)
 
     def picture_features(self, query: FloatArray, scores: FloatArray) -> DoubleArray:
         """What the calibration reads of a picture as a query. Shapes: query (D,), scores (K,) cosines; (K, 2).
@@ -298,8 +326,14 @@ def _spread(values: npt.NDArray[np.floating]) -> float:
 
 
 def _text_relations(scores: npt.NDArray[np.floating]) -> DoubleArray:
-    """Mean, spread and greatest of each row. Shapes: (Q, B) to (Q, 3)."""
-    return np.stack([scores.mean(axis=1), scores.std(axis=1), scores.max(axis=1)], axis=1).astype(np.float64)
+    """Of each row's scores with the bank: by how much labels are nearer than scenes, in the mean; then the greatest of
+    the labels, of the scenes, and of all. Shapes: (Q, B) to (Q, 4)."""
+    labels, scenes = scores[:, :LABELS], scores[:, LABELS:]
+    values = np.empty((len(scores), 4))
+    values[:, 0] = labels.mean(axis=1) - scenes.mean(axis=1)
+    values[:, 1], values[:, 2] = labels.max(axis=1), scenes.max(axis=1)
+    values[:, 3] = values[:, 1:3].max(axis=1)
+    return values
 
 
 # --- from features to probabilities --------------------------------------------------------------------
@@ -331,22 +365,59 @@ class Logistic:
         held = np.clip(features[:, self.rising :], self.low, self.high)
         scaled = (np.concatenate([features[:, : self.rising], held], axis=1) - self.mean) / np.asarray(self.spread)
         rest = scaled[:, self.rising :]
-        first, second = np.triu_indices(rest.shape[1])
+        first, second = _pairs(rest.shape[1])
         return np.concatenate([scaled, rest[:, first] * rest[:, second]], axis=1)
+
+
+@lru_cache(maxsize=4)
+def _pairs(columns: int) -> tuple[IntArray, IntArray]:
+    """Which columns are multiplied: each with itself and with those behind it."""
+    first, second = np.triu_indices(columns)
+    return first, second
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """From which confidences on hits are called what, in one list."""
+
+    maybe: float
+    strong: float
+    certain: float
+    """What the best hit must have: where it has less, all are unlikely. Hits that are right one time in five stand
+    beside better ones, and are no answer by themselves."""
+
+    def of(self, confidences: DoubleArray, best: float) -> list[Band]:
+        """The word for each confidence of a list whose best hit has `best`. Shape: (K,)."""
+        if best < self.certain:
+            return ["unlikely"] * len(confidences)
+        return [
+            "strong" if sure >= self.strong else "maybe" if sure >= self.maybe else "unlikely"
+            for sure in confidences.tolist()
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What turns features into confidences, and confidences into bands."""
+    """What turns features into confidences, and confidences into bands, for texts and for pictures as queries."""
 
     text: Logistic
     picture: Logistic
-    cut: float  # from here on "maybe", below "unlikely"
-    strong: float  # from here on "strong"
+    text_bands: Bands
+    picture_bands: Bands
 
-    def band(self, confidence: float) -> Band:
-        """The word for a confidence."""
-        return "strong" if confidence >= self.strong else "maybe" if confidence >= self.cut else "unlikely"
+    def judged(
+        self,
+        background: Background,
+        query: FloatArray,
+        scores: FloatArray,
+        kind: QueryKind,
+        best: float | None = None,
+    ) -> tuple[DoubleArray, list[Band]]:
+        """The confidences of some hits (see `confidences`), and the word for each. Shapes: (K,)."""
+        every = scores if best is None else np.append(scores, np.float32(best))
+        chances = self.confidences(background, query, every, kind, best)
+        found, top = chances[: len(scores)], float(chances.max(initial=0.0))
+        return found, (self.text_bands if kind == "text" else self.picture_bands).of(found, top)
 
     def confidences(
         self,
@@ -363,15 +434,21 @@ class Calibration:
         """
         if kind == "picture":
             chances = self.picture.probabilities(background.picture_features(query, scores))
-            return np.where(scores >= SAME_PICTURE, np.maximum(chances, self.strong), chances)
-        return self.text.probabilities(background.features(query, scores, best))
+            return np.where(scores >= SAME_PICTURE, np.maximum(chances, self.picture_bands.strong), chances)
+        chances = self.text.probabilities(background.features(query, scores, best))
+        return np.where(background.are_same(scores), np.maximum(chances, self.text_bands.strong), chances)
 
 
 @lru_cache(maxsize=1)
 def shipped_calibration() -> Calibration:
     """The calibration that comes with clipsearch, written by `scripts/evaluate_confidence.py --fit`."""
     body = json.loads(CALIBRATION.read_text(encoding="utf-8"))
-    return Calibration(_logistic(body["text"]), _logistic(body["picture"]), body["cut"], body["strong"])
+    return Calibration(
+        _logistic(body["text"]),
+        _logistic(body["picture"]),
+        Bands(**body["text_bands"]),
+        Bands(**body["picture_bands"]),
+    )
 
 
 def _logistic(body: dict[str, Any]) -> Logistic:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsearch.query import Query
-from clipsearch.records import Band, FloatArray, Hit, IntArray, Sort, told_confidence
+from clipsearch.records import BANDS, Band, FloatArray, Hit, IntArray, Sort, told_confidence
 from clipsearch.search.regions import pictures_of, scores_of, with_places
 from clipsearch.sentences import sentence
 from clipsearch.timing import lap
@@ -338,7 +338,7 @@ class Order:
         return moved if self.asked is None else [*moved, self.asked]
 
     def _judged(self, photos: Collection, hits: list[Hit]) -> list[Hit]:
-        """Hits with confidence: the highest that any of the judges gives."""
+        """Hits with confidence and band: the highest that any of the judges gives."""
         row_ids = np.array([hit.record.row_id for hit in hits], np.int64)
         for judge in self._judges if hits else ():
             assert judge.vector is not None
@@ -350,9 +350,11 @@ class Order:
                         judge._deepen(photos, FIRST)
             found = judge._confidences(photos, scores)
             hits = [
-                hit
-                if hit.confidence is not None and hit.confidence >= confidence
-                else replace(hit, confidence=confidence, band=band)
+                replace(
+                    hit,
+                    confidence=confidence if hit.confidence is None else max(hit.confidence, confidence),
+                    band=band if hit.band is None else min(hit.band, band, key=BANDS.index),
+                )
                 for hit, (confidence, band) in zip(hits, found, strict=True)
             ]
         return hits

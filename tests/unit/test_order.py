@@ -246,7 +246,9 @@ def test_thumbs_move_what_words_find_and_hide_none_of_it(
     like: tuple[int, ...],
     unlike: tuple[int, ...],
 ) -> None:
-    lenient = dataclasses.replace(confidence.shipped_calibration(), cut=0.02)
+    easily = confidence.Bands(maybe=0.02, certain=0.02, strong=0.8)
+    shipped = confidence.shipped_calibration()
+    lenient = dataclasses.replace(shipped, text_bands=easily, picture_bands=easily)
     monkeypatch.setattr(confidence, "shipped_calibration", lambda: lenient)
     with clipsearch.open(
         near_red(tmp_path / "photos", encoder, groups=40, copies=1, spread=0.6), encoder=encoder
