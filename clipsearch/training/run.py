@@ -17,7 +17,7 @@ import numpy as np
 
 from clipsearch import __version__
 from clipsearch.encoder.kinds import OPEN_CLIP
-from clipsearch.encoder.layout import read_model_directory
+from clipsearch.encoder.layout import OPEN_CLIP_CONFIG, read_model_directory
 from clipsearch.encoder.names import resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture, first_line
@@ -28,7 +28,7 @@ from clipsearch.temporary import temporary_folder
 from clipsearch.training.card import model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
-from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WRITING, Row, RunFolder
+from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WEIGHTS, WRITING, Row, RunFolder
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
 from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
 from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
@@ -516,6 +516,9 @@ def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: Pai
         written = OnnxEncoder(partial, precision="fp32")
         _compare(written, trainee, dev, folder.path)
         fingerprint = written.fingerprint
+        for name in (WEIGHTS, OPEN_CLIP_CONFIG):  # which only trained towers leave beside the model
+            if (work / name).is_file():
+                (work / name).replace(folder.path / name)
         replace_tree(partial, folder.model)
     finally:
         remove_made(work)
