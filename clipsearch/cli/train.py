@@ -286,7 +286,8 @@ def train_command(
     from clipsearch.encoder.names import model_at_hand
     from clipsearch.training import run as runs
     from clipsearch.training.settings import LORA_TARGETS as TARGETS
-    from clipsearch.training.settings import Settings, TrainingInterrupted
+    from clipsearch.training.settings import OtherProcessEnded, Settings, TrainingInterrupted, TrainingStopped
+    from clipsearch.training.world import world_of_environment
 
     unknown = [target for target in lora_targets or () if target not in TARGETS]
     if unknown:
@@ -370,12 +371,20 @@ def train_command(
         _print_sweep(sweep, as_json)
         return
 
+    speaks = world_of_environment().is_first  # of several processes, that one says what all would
     try:
         with ExitStack() as stack:
             outcome = carry_out(stack)
     except TrainingInterrupted as stopped:
-        print(f"clipsearch: {safe(str(stopped))}", file=sys.stderr)
+        if speaks:
+            print(f"clipsearch: {safe(str(stopped))}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except (TrainingStopped, OtherProcessEnded):
+        if speaks:
+            raise
+        raise typer.Exit(EXIT_ERROR) from None
+    if not speaks:
+        return
     if as_json:
         print_json(dataclasses.asdict(outcome))
     else:
@@ -451,6 +460,8 @@ def _absolute(source: str) -> str:
 @contextmanager
 def _asked_to_stop() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C or SIGTERM asks to save and stop; a second one stops at once."""
+    from clipsearch.training.world import world_of_environment
+
     asked = False
 
     def ask(number: int, frame: object) -> None:
@@ -458,7 +469,8 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("saving ... (Ctrl-C again stops at once)", file=sys.stderr, flush=True)
+        if world_of_environment().is_first:
+            print("saving ... (Ctrl-C again stops at once)", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

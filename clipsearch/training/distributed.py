@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, TypeVar
 
@@ -21,27 +20,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from clipsearch.training.settings import OtherProcessEnded
+from clipsearch.training.world import World
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Which process this is, of how many; `local_rank` counts those on this machine."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-
-    @property
-    def is_first(self) -> bool:
-        """The process that writes and prints."""
-        return self.rank == 0
-
-
-def world_of_environment() -> World:
-    """What torchrun says; one process if it says nothing."""
-    get = os.environ.get
-    return World(int(get("RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("LOCAL_RANK", "0")))
 
 
 @contextmanager
@@ -57,8 +39,17 @@ def joined(world: World, device: torch.device) -> Iterator[World]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=world.rank, world_size=world.size)
     try:
         yield world
+    except RuntimeError as error:
+        if _is_lost_connection(error):
+            raise OtherProcessEnded(world.rank) from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a process that did not end itself could not reach one that did. Gloo has no error of its own."""
+    return isinstance(error, dist.DistBackendError) or "gloo" in str(error).lower()
 
 
 class _Gather(torch.autograd.Function):
@@ -151,6 +142,25 @@ def of_first(tensor: Tensor, device: torch.device) -> Tensor:
     sent = tensor.to(device)
     dist.broadcast(sent, src=0)
     return sent.cpu()
+
+
+def first_alone(action: Callable[[], object], world: World) -> None:
+    """Have the first process do something, and the others wait until it has. Raises: what it raises.
+
+    The others then raise OtherProcessEnded: they would wait for the first one in vain.
+    """
+    done = [True]
+    try:
+        if world.is_first:
+            action()
+    except BaseException:
+        done = [False]
+        raise
+    finally:
+        if _several():
+            dist.broadcast_object_list(done, src=0)
+    if not done[0]:
+        raise OtherProcessEnded(world.rank)
 
 
 def wait_for_all() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +14,15 @@ import numpy.typing as npt
 from clipsearch.evaluation.recall import Metrics, Retrieval
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray, IntArray
-from clipsearch.training.distributed import World, wait_for_all
+from clipsearch.training.distributed import first_alone, wait_for_all
 from clipsearch.training.interpolation import GRID
 from clipsearch.training.loop import Loop
 from clipsearch.training.methods import prepare
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
 from clipsearch.training.run_folder import Row, RunFolder
-from clipsearch.training.settings import SEE_WHY, NothingToLearn, TrainingInterrupted
+from clipsearch.training.settings import SEE_WHY, NothingToLearn, TrainingInterrupted, TrainingStopped
 from clipsearch.training.split import FOLDS
+from clipsearch.training.world import World
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
@@ -71,17 +74,28 @@ def take_turns(
         known = place.read_json(HELD)
         wait_for_all()
         if known is None:
+            name = f"run {number + 1} of {FOLDS} of the cross-validation"
             try:
-                one = _take_turn(
-                    request, pairs, anchor, folds == number, weights, folder, place, world, base, report, watch
-                )
+                with _named(name, folder, place):
+                    one = _take_turn(
+                        request,
+                        pairs,
+                        anchor,
+                        folds == number,
+                        weights,
+                        folder,
+                        place,
+                        world,
+                        base,
+                        report,
+                        watch,
+                        name,
+                    )
             except NothingToLearn as error:
                 why = error
-                watch.notice(f"run {number + 1} of {FOLDS} of the cross-validation is left out: {error.problem}")
+                watch.notice(f"{name} is left out: {error.problem}")
                 continue
-            if world.is_first:
-                place.write_json(HELD, one.as_json())
-            wait_for_all()
+            first_alone(partial(place.write_json, HELD, one.as_json()), world)
         else:
             one = Fold.from_json(known)
         found.append(one)
@@ -103,6 +117,7 @@ def _take_turn(
     base: OpenClipEncoder | None,
     report: Callable[[str, int, int], None],
     watch: Watch,
+    name: str,
 ) -> Fold:
     kept = np.flatnonzero(~is_held)
     own = None if weights is None else weights[kept]
@@ -122,20 +137,29 @@ def _take_turn(
         request.settings,
         place,
         world=world,
-        report=report,
+        report=watch.report,
         interrupted=watch.interrupted,
         anyway=folder.goes_on_anyway,
         held=held,
+        stage=f"training, {name}",
     )
-    try:
-        progress = loop.run()
-    except TrainingInterrupted as stopped:
-        raise TrainingInterrupted(str(folder.path), stopped.step) from None
+    progress = loop.run()
     by_alpha = {}
     for alpha in GRID if request.alpha is None else (0.0, request.alpha):
         trainee.set_strength(alpha)
         by_alpha[alpha] = held(trainee.measure("dev"))
     return Fold(progress.rows, by_alpha)
+
+
+@contextmanager
+def _named(name: str, folder: RunFolder, place: RunFolder) -> Iterator[None]:
+    """Let what stops a turn say which one it was, and name the run that it is a part of."""
+    try:
+        yield
+    except TrainingInterrupted:
+        raise TrainingInterrupted(str(folder.path), place.steps_done(), name) from None
+    except TrainingStopped as stopped:
+        raise TrainingStopped(stopped.step, f"in {name}, {stopped.problem}", stopped.advice) from None
 
 
 @dataclass(frozen=True, slots=True)

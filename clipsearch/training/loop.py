@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from clipsearch.evaluation.recall import Metrics
 from clipsearch.training import distributed
 from clipsearch.training.checkpoints import Checkpoint, CheckpointFolder
-from clipsearch.training.distributed import World
 from clipsearch.training.grad_cache import Loaded, Part, Vectors, accumulated_backward, whole_backward
 from clipsearch.training.losses import Side, clamp_temperature_, contrastive_loss, largest_log_scale
 from clipsearch.training.mining import Neighbourhood, mined_places
@@ -30,6 +29,7 @@ from clipsearch.training.rates import RateSweep, Sweeping, rate_at
 from clipsearch.training.run_folder import Row, RunFolder
 from clipsearch.training.settings import Objective, Settings, TrainingInterrupted, TrainingStopped
 from clipsearch.training.shortages import OutOfMemory, fitting_size, is_out_of_memory
+from clipsearch.training.world import World
 
 ADAM_BETAS = (0.9, 0.98)
 COLLAPSED_RECALL = 0.5  # of the start's: no good run falls that far on held-out pairs
@@ -144,12 +144,15 @@ class Loop:
         measured: Callable[[Row], None] = lambda _: None,
         held: Callable[[Metrics], Metrics] | None = None,
         measured_before: Sequence[Row] | None = None,
+        stage: str = "training",
     ) -> None:
         """`anyway`: go on when held-out recall collapses. `measured` is given each row of metrics.
 
         With one of these two, the last epoch is kept, whatever was measured. `held`: the part of what is measured that
         belongs to held-out pairs. `measured_before`: rows of metrics for the epochs, of which nothing is measured then.
+        `stage`: what messages and reports call the run.
         """
+        self._stage = stage
         self._held = held
         self._measured_before = measured_before
         self._keeps_last = held is not None or measured_before is not None
@@ -195,7 +198,7 @@ class Loop:
         while not progress.finished:
             self._step(progress.step)
             progress.step += 1
-            self._report("training", progress.step, self.total_steps)
+            self._report(self._stage, progress.step, self.total_steps)
             if progress.step % self.order.steps_per_epoch == 0 or progress.step == self.total_steps:
                 self._end_epoch(math.ceil(progress.step / self.order.steps_per_epoch))
             elif self._is_time_to_save():
@@ -297,7 +300,7 @@ class Loop:
         if fitting is not None:
             same = "other negatives" if self.settings.accumulate else "the same gradients"
             advice = f"{fitting:,} fit. Start again with --micro-batch {fitting}, which gives {same} for less memory"
-        raise OutOfMemory(f"training, at step {step:,}", at_once, advice, fitting)
+        raise OutOfMemory(f"{self._stage}, at step {step:,}", at_once, advice, fitting)
 
     def _loss_of_one_process(self, *rows: Tensor) -> Tensor:
         both = Side(*rows)

@@ -19,7 +19,6 @@ from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.texts import TextTokenizer
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray
-from clipsearch.training.distributed import World
 from clipsearch.training.feature_cache import cached_features, cached_sentences, wrong_captions
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.heads import HeadsTrainee
@@ -31,6 +30,7 @@ from clipsearch.training.sameness import check_variety, check_variety_early, num
 from clipsearch.training.sentences import general_sentences
 from clipsearch.training.settings import SEE_WHY, InvalidSettings, Method, NothingToLearn
 from clipsearch.training.swapping import nothing_to_swap, swapped, swapping_notice, usable
+from clipsearch.training.world import World
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder

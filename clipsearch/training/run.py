@@ -6,17 +6,18 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
 from clipsearch import __version__
 from clipsearch.encoder.kinds import OPEN_CLIP
-from clipsearch.encoder.layout import read_model_directory
+from clipsearch.encoder.layout import OPEN_CLIP_CONFIG, read_model_directory
 from clipsearch.encoder.names import resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture, first_line
@@ -27,17 +28,17 @@ from clipsearch.temporary import temporary_folder
 from clipsearch.training.card import model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
-from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WRITING, Row, RunFolder
+from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WEIGHTS, WRITING, Row, RunFolder
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
 from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
 from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
 from clipsearch.training.split import FOLDS, LEAST_HELD_OUT, common_pictures, fold_numbers, split, takes_turns
 from clipsearch.training.verdict import Outcome
+from clipsearch.training.world import World, world_of_environment
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
     from clipsearch.evaluation.recall import Metrics
-    from clipsearch.training.distributed import World
     from clipsearch.training.interpolation import Weighing
     from clipsearch.training.loop import Loop
     from clipsearch.training.rates import RateSweep
@@ -149,23 +150,27 @@ def train(
     Raises: InvalidPairs, InvalidSettings, RunExists, ModelNotFound, InvalidModel, MissingExtra, TrainingStopped,
     TrainingInterrupted, DamagedCheckpoint, StorageError, OutOfSpace.
     """
-    from clipsearch.training.distributed import wait_for_all
+    from clipsearch.training.distributed import first_alone
     from clipsearch.training.methods import base_identity, check_method, check_teachable, open_base
 
     doing = _Doing()
-    with shortages_named(out, doing), _Joined(request) as world:
+    with ExitStack() as stack:
+        stack.enter_context(shortages_named(out, doing))
+        world = stack.enter_context(_Joined(request))
         check_method(request, base, world)
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
         base = open_base(request, base, watch.notice)
         check_teachable(request, pairs.train, base, watch.notice)
         folder = RunFolder(out)
-        with folder.held() if world.is_first else nullcontext():
-            if world.is_first:
-                begun = {"base": base_identity(request, base, watch.notice), "digests": pairs.digests}
-                folder.create({**_versions(), "request": request.as_json(), **begun})
-            wait_for_all()
-            return _carry_out(request, pairs, folder, world, base, watch)
+
+        def begin() -> None:
+            stack.enter_context(folder.held())
+            begun = {"base": base_identity(request, base, watch.notice), "digests": pairs.digests}
+            folder.create({**_versions(), "request": request.as_json(), **begun})
+
+        first_alone(begin, world)
+        return _carry_out(request, pairs, folder, world, base, watch)
 
 
 def resume(
@@ -186,17 +191,19 @@ def resume(
     if finished is not None:
         return TrainReport(**finished)
     request = Request.from_json(settings["request"])
-    from clipsearch.training.distributed import wait_for_all
+    from clipsearch.training.distributed import first_alone
     from clipsearch.training.methods import base_identity, open_base
 
     doing = _Doing()
     with ExitStack() as stack:
         stack.enter_context(shortages_named(out, doing))
         world = stack.enter_context(_Joined(request))
-        if world.is_first:
+
+        def go_on() -> None:
             stack.enter_context(folder.held())
             folder.check_not_stopped(anyway)
-        wait_for_all()
+
+        first_alone(go_on, world)
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
         if pairs.digests != settings["digests"]:
@@ -284,11 +291,13 @@ class _Joined:
         _require_torch()
         from clipsearch.training import distributed
 
-        world = distributed.world_of_environment()
+        world = world_of_environment()
         return self._stack.enter_context(distributed.joined(world, training_device(self._device, world)))
 
-    def __exit__(self, *problem: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
 
 def training_device(asked: str | None, world: World) -> Any:
@@ -382,8 +391,8 @@ def _carry_out(
 
     def report(stage: str, done: int, total: int) -> None:
         watch.report(stage, done, total)
-        # The loop stops itself, between two steps. What other stages have done is in the cache or is done again.
-        if stage != "training" and world.size == 1 and watch.interrupted():
+        # What stages other than the loop have done is in the cache or is done again.
+        if world.size == 1 and watch.interrupted():
             raise TrainingInterrupted(str(folder.path), folder.steps_done())
 
     turns = None
@@ -403,7 +412,7 @@ def _carry_out(
         request.settings,
         folder,
         world=world,
-        report=report,
+        report=watch.report,
         interrupted=watch.interrupted,
         anyway=folder.goes_on_anyway,
         measured=watch.measured,
@@ -507,6 +516,9 @@ def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: Pai
         written = OnnxEncoder(partial, precision="fp32")
         _compare(written, trainee, dev, folder.path)
         fingerprint = written.fingerprint
+        for name in (WEIGHTS, OPEN_CLIP_CONFIG):  # which only trained towers leave beside the model
+            if (work / name).is_file():
+                (work / name).replace(folder.path / name)
         replace_tree(partial, folder.model)
     finally:
         remove_made(work)
@@ -571,7 +583,6 @@ def resolve_choices(
 ) -> tuple[Method, Literal["fp32", "bf16", "fp16"]]:
     """What `auto` means for the method and for the precision, here and for this model. Raises: MissingExtra."""
     _require_torch()
-    from clipsearch.training.distributed import world_of_environment
     from clipsearch.training.methods import default_method
 
     found = training_device(device, world_of_environment())

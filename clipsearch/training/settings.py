@@ -43,12 +43,25 @@ class TrainingStopped(ClipsearchError):
 
 
 class TrainingInterrupted(ClipsearchError):
-    """The user stopped a run after `step`; `run` can be gone on with."""
+    """The user stopped a run after `step`, of the whole or of a part of it; `run` can be gone on with."""
 
-    def __init__(self, run: str, step: int) -> None:
+    def __init__(self, run: str, step: int, part: str = "") -> None:
         self.run = run
         self.step = step
-        super().__init__(f"stopped after step {step:,}. Continue with: clipsearch train --resume {run}")
+        self.part = part
+        of = f" of {part}" if part else ""
+        super().__init__(f"stopped after step {step:,}{of}. Continue with: clipsearch train --resume {run}")
+
+
+class OtherProcessEnded(ClipsearchError):
+    """Another process of a torchrun has ended, with a message of its own, so process `rank` cannot go on."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        super().__init__(
+            "another process of this torchrun has ended: its message says why. "
+            "A run that has begun continues with --resume"
+        )
 
 
 @dataclass(frozen=True, slots=True)

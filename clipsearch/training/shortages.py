@@ -73,7 +73,8 @@ def shortages_named(run: Path, doing: Callable[[], str]) -> Iterator[None]:
         if is_out_of_space(error):
             began = (run / "run.json").is_file()
             command = f"continue with: clipsearch train --resume {run}" if began else "run the same command again"
-            kept = "The last checkpoint is kept. " if (run / "checkpoints" / "state.json").is_file() else ""
+            states = ("checkpoints/state.json", "folds/*/checkpoints/state.json")
+            kept = "The last checkpoint is kept. " if any(any(run.glob(state)) for state in states) else ""
             raise RunOutOfSpace(run, f"{kept}Free some space, then {command}") from error
         if is_out_of_memory(error):
             advice = "Close other programs or allow it more memory, then continue or start again"

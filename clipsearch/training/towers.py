@@ -27,7 +27,6 @@ from clipsearch.training import distributed
 from clipsearch.training.captions import TEXTS_AT_ONCE, Captions
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.compiling import Towers, compiled
-from clipsearch.training.distributed import World
 from clipsearch.training.freezing import LAYER, STEM, frozen_by, plain_name
 from clipsearch.training.grad_cache import Loaded, Part, Vectors
 from clipsearch.training.heads import SIGLIP_BIAS
@@ -42,6 +41,7 @@ from clipsearch.training.sameness import check_variety, same_pictures
 from clipsearch.training.settings import SEE_WHY, InvalidSettings, LoraTarget, NothingToLearn, Objective, Settings
 from clipsearch.training.swapping import choice_of, swapped, usable
 from clipsearch.training.views import WHOLE, view_of
+from clipsearch.training.world import World
 
 PICTURES_AT_ONCE = 64
 LARGEST_KEPT_BYTES = 512 << 20  # of the pixels of a set that is measured
@@ -136,7 +136,7 @@ class TowersTrainee:
     def load(self, draw: Draw) -> Loaded:
         """Pixels (B, H, W, 3) uint8, and tokens (B, L). A picture that cannot be read is replaced by the next one."""
         futures = self._ahead.pop(_key(draw), None) or self._decode(draw)
-        pixels = []
+        pixels, known = [], len(self.unreadable)
         for place, future in enumerate(futures):
             found, number = future.result(), int(draw.pictures[place])
             while found is None:
@@ -148,6 +148,8 @@ class TowersTrainee:
                 draw.pictures[place] = number
                 draw.captions[place] = self._captions.first[number]
             pixels.append(found)
+        if len(self.unreadable) > known:
+            self._check_readable()
         rows = self._captions.rows[draw.captions]
         host = torch.from_numpy(np.stack(pixels))
         if self.device.type == "cuda":
@@ -162,6 +164,25 @@ class TowersTrainee:
             return loaded
         wrong, counts = self._wrong_captions(draw)
         return loaded._replace(wrong=wrong.to(self.device), counts=counts.to(self.device))
+
+    def _check_readable(self) -> None:
+        """Raise NothingToLearn if the pictures that can be read, as far as is known, teach nothing.
+
+        Of several processes each knows of its own share only, and one alone must not end.
+        """
+        if self._world.size > 1:
+            return
+        left = np.ones(len(self._train), dtype=bool)
+        left[list(self.unreadable)] = False
+        pictures = self._same_pictures[left]
+        captions = self._captions.same.numpy()[self._captions.rows[left[self._captions.owners]]]
+        if (pictures != pictures[0]).any() and (captions != captions[0]).any():
+            return
+        try:
+            check_variety(self._train.subset(np.flatnonzero(left).tolist()), pictures, captions)
+        except NothingToLearn as error:
+            unread = f"{len(self.unreadable):,} of {len(self._train):,} training pictures cannot be read"
+            raise NothingToLearn(f"{unread}, and without them {error.problem}", SEE_WHY) from None
 
     def _wrong_captions(self, draw: Draw) -> tuple[Tensor, Tensor]:
         """Tokens of a wrong caption for each that is drawn, and 1 where there is one. Shapes: (B, L), (B,)."""

@@ -230,7 +230,8 @@ def test_training_processes_reach_only_each_other(new_session: Session) -> None:
     session = new_session
     pytest.importorskip("torch")
     program = (
-        "import torch\nfrom clipsearch.training.distributed import gather, joined, world_of_environment\n"
+        "import torch\nfrom clipsearch.training.distributed import gather, joined\n"
+        "from clipsearch.training.world import world_of_environment\n"
         "with joined(world_of_environment(), torch.device('cpu')) as world:\n"
         "    print(gather(torch.ones(1) * world.rank).tolist())"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from clipsearch.pairs.reading import open_pairs
 from clipsearch.training import distributed
 from clipsearch.training.grad_cache import whole_backward
 from clipsearch.training.loop import Loop
+from clipsearch.training.run import resume
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.settings import Settings
 from clipsearch.training.towers import TowersTrainee
+from clipsearch.training.world import world_of_environment
 from tests.support.open_clip_models import SMALL_VIT, small_encoder
 
 BATCH = 12
@@ -40,7 +42,7 @@ def carry_out(
     """
     os.environ.update(environment)
     torch.set_num_threads(1)
-    with distributed.joined(distributed.world_of_environment(), torch.device("cpu")) as world:
+    with distributed.joined(world_of_environment(), torch.device("cpu")) as world:
         pairs = open_pairs([folder])
         settings = Settings("full", epochs=2, batch=BATCH, micro_batch=micro, views=2, gradient_norm=0)
         if hard:
@@ -64,3 +66,32 @@ def carry_out(
         save_file(
             {name: tensor.contiguous() for name, tensor in found.items()}, str(out / f"rank{world.rank}.safetensors")
         )
+
+
+def resume_stopped(environment: Mapping[str, str], run: Path, out: Path) -> None:
+    """Go on with a run that must not, and write what that raises."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    _write_raised(out, lambda: resume(run))
+
+
+def end_alone(environment: Mapping[str, str], out: Path) -> None:
+    """Let the last process end while the first waits for it, and write what both raise."""
+    os.environ.update(environment)
+
+    def act() -> None:
+        with distributed.joined(world_of_environment(), torch.device("cpu")) as world:
+            if not world.is_first:
+                raise MemoryError
+            distributed.wait_for_all()
+
+    _write_raised(out, act)
+
+
+def _write_raised(out: Path, act: Callable[[], object]) -> None:
+    try:
+        act()
+        said = "nothing"
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    (out / f"rank{world_of_environment().rank}.json").write_text(json.dumps(said))

@@ -13,7 +13,6 @@ pytest.importorskip("open_clip")
 import torch._inductor.config as inductor  # noqa: E402
 
 from clipsearch.pairs.reading import open_pairs  # noqa: E402
-from clipsearch.training.distributed import World  # noqa: E402
 from clipsearch.training.grad_cache import whole_backward  # noqa: E402
 from clipsearch.training.loop import Loop  # noqa: E402
 from clipsearch.training.methods import check_method  # noqa: E402
@@ -21,6 +20,7 @@ from clipsearch.training.run import Request  # noqa: E402
 from clipsearch.training.run_folder import RunFolder  # noqa: E402
 from clipsearch.training.settings import InvalidSettings, Settings  # noqa: E402
 from clipsearch.training.towers import prepare_towers  # noqa: E402
+from clipsearch.training.world import World  # noqa: E402
 from tests.support.open_clip_models import SMALL_VIT, small_encoder  # noqa: E402
 from tests.support.training_pairs import write_pairs  # noqa: E402
 

@@ -18,11 +18,18 @@ pytest.importorskip("open_clip")
 
 from clipsearch.evaluation.recall import evaluate  # noqa: E402
 from clipsearch.pairs.reading import open_pairs  # noqa: E402
-from clipsearch.training.folds import Fold, mean_rows, of_pictures, pooled  # noqa: E402
+from clipsearch.training.folds import Fold, mean_rows, of_pictures, pooled, take_turns  # noqa: E402
 from clipsearch.training.loop import percentages  # noqa: E402
 from clipsearch.training.run import Request, Watch, resume, train  # noqa: E402
-from clipsearch.training.settings import InvalidSettings, Settings, TrainingInterrupted  # noqa: E402
+from clipsearch.training.run_folder import RunFolder  # noqa: E402
+from clipsearch.training.settings import (  # noqa: E402
+    InvalidSettings,
+    Settings,
+    TrainingInterrupted,
+    TrainingStopped,
+)
 from clipsearch.training.split import fold_numbers, split, takes_turns  # noqa: E402
+from clipsearch.training.world import World  # noqa: E402
 from tests.support.open_clip_models import SMALL_VIT, small_encoder  # noqa: E402
 from tests.support.tiny_models import write_model_directory  # noqa: E402
 from tests.support.training_pairs import write_pairs  # noqa: E402
@@ -99,13 +106,15 @@ def test_a_run_on_few_pairs_takes_turns_and_can_be_resumed(tmp_path: Path, monke
     stopping = [True]
 
     def report(stage: str, done: int, total: int) -> None:
-        if stage == "training":
+        if stage.startswith("training"):
             seen.append((stage, done))
 
     interrupted = lambda: stopping[0] and len(seen) == 5  # noqa: E731  in the second of six runs
     watch = Watch(report, told.append, interrupted)
-    with pytest.raises(TrainingInterrupted, match=f"--resume {tmp_path / 'run'}"):
+    said = f"after step 2 of run 2 of 5 of the cross-validation.*--resume {tmp_path / 'run'}"
+    with pytest.raises(TrainingInterrupted, match=said):
         train(request, tmp_path / "run", base=small_encoder(NARROW), watch=watch)
+    assert {stage for stage, _ in seen} == {f"training, run {n} of 5 of the cross-validation" for n in (1, 2)}
     assert "cross-validation" in told[0]
     stopping[0] = False
     outcome = resume(tmp_path / "run", base=small_encoder(NARROW), watch=watch)
@@ -149,6 +158,14 @@ def test_turns_that_cannot_learn_are_left_out_and_the_others_go_on(tmp_path: Pat
     assert "held-out pairs, in 4 of 5 turns" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
 
 
+def test_a_turn_that_breaks_says_which_it_was(tmp_path: Path) -> None:
+    request = request_for(tmp_path, PLAIN[:12], learning_rate=float("inf"))
+    with pytest.raises(TrainingStopped, match=r"at step 0: in run 1 of 5 of the cross-validation, the .*\. Try"):
+        train(request, tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "stopped.json").read_text())
+    assert told["problem"].startswith("in run 1 of 5 of the cross-validation, ")
+
+
 @pytest.mark.slow
 def test_a_turn_without_wrong_captions_is_left_out(tmp_path: Path) -> None:
     request = request_for(tmp_path, [*PLAIN[:11], "a red dog"], hard_negatives="captions")
@@ -174,6 +191,32 @@ def test_a_turn_whose_pictures_cannot_be_read_is_left_out(tmp_path: Path) -> Non
     assert outcome.folds == 4
     assert any("left out: none of the pictures that it holds out can be read" in line for line in told)
     assert all(np.isfinite(value) for value in outcome.dev_after.values())
+
+
+@pytest.mark.slow
+def test_a_turn_of_towers_that_can_read_one_picture_is_left_out(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 15)
+    noise = np.random.default_rng(0).integers(0, 256, (15, 64, 64, 3), dtype=np.uint8)
+    for pair, pixels in zip(open_pairs([folder]), noise, strict=True):
+        Image.fromarray(pixels).save(pair.source.path)
+    numbers = fold_numbers(open_pairs([folder]))
+    readable = [*np.flatnonzero(numbers == 1), np.flatnonzero(numbers == 3)[0]]
+    for number, pair in enumerate(open_pairs([folder])):
+        if number not in readable:  # its turn follows from the middle of the file
+            path = Path(pair.source.path)
+            path.write_bytes(b"broken" + path.read_bytes()[6:])
+    pairs = open_pairs([folder])
+    assert (fold_numbers(pairs) == numbers).all()
+    request = Request([str(folder)], "", Settings("full", max_steps=1, views=1), alpha=1.0)
+    told: list[str] = []
+    watch, base = Watch(notice=told.append), small_encoder(NARROW)
+    turns = take_turns(
+        request, pairs, pairs, numbers, None, RunFolder(tmp_path / "run"), World(), base, watch.report, watch
+    )
+    assert (turns.folds, turns.held_out) == (1, 1)
+    assert sum("left out: none of the pictures that it holds out can be read" in line for line in told) == 3
+    [one] = [line for line in told if "run 2 of 5" in line]
+    assert "11 of 12 training pictures cannot be read, and without them there is one training pair only" in one
 
 
 @pytest.mark.slow

@@ -76,6 +76,9 @@ def test_every_method_overfits_32_pairs(kind: str, method: Any, tmp_path: Path) 
     assert report.same_images == (method == "locked-image")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["epoch"] < settings.epochs  # there is nothing to gain after
+    weights = tmp_path / "run" / "weights.safetensors"
+    assert weights.is_file() == (method != "heads")
+    assert (tmp_path / "run" / "open_clip_config.json").is_file() == (method != "heads")
     # The run is a model name, and what it names finds the same.
     trained = load_encoder(str(tmp_path / "run"))
     texts = trained.encode_texts([pair.captions[0] for pair in pairs])
