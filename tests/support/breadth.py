@@ -18,7 +18,7 @@ _Value = tuple[str, int]
 """A parameter and which of its values."""
 
 
-def count(variable: str, few: int, full: int) -> int:
+def tries(variable: str, few: int, full: int) -> int:
     """How often something is tried: as the environment variable says, or else `few` times, or `full` for breadth."""
     return int(os.environ.get(variable) or (full if ALL else few))
 

@@ -41,11 +41,11 @@ def test_each_value_of_what_is_a_kind_is_tried_with_other_variants() -> None:
 def test_counts_are_few_unless_breadth_or_a_variable_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLIPSEARCH_KILLS", raising=False)
     monkeypatch.setattr(breadth, "ALL", False)
-    assert breadth.count("CLIPSEARCH_KILLS", 2, 8) == 2
+    assert breadth.tries("CLIPSEARCH_KILLS", 2, 8) == 2
     monkeypatch.setattr(breadth, "ALL", True)
-    assert breadth.count("CLIPSEARCH_KILLS", 2, 8) == 8
+    assert breadth.tries("CLIPSEARCH_KILLS", 2, 8) == 8
     monkeypatch.setenv("CLIPSEARCH_KILLS", "200")
-    assert breadth.count("CLIPSEARCH_KILLS", 2, 8) == 200
+    assert breadth.tries("CLIPSEARCH_KILLS", 2, 8) == 200
 
 
 def test_a_test_that_stands_for_others_is_there_and_always_runs() -> None:
