@@ -27,7 +27,7 @@ test: $(VENV)/.ready ## Run tests of every kind that need no GPU, network, brows
 	$(PYTEST) $(SPREAD) --durations 20 -m "not gpu and not network and not browser and not cluster and not packaging"
 
 test-all: export CLIPSEARCH_BREADTH = all
-test-all: test ## The same with every variant of each kind, as CI does (three times as long)
+test-all: test ## The same with every variant of each kind, as CI does
 
 browser-test: $(VENV)/.ready ## Test the page in Chromium; screenshots go to build/screenshots
 	CLIPSEARCH_SCREENSHOTS=build/screenshots $(PYTEST) --durations 20 -m browser tests/browser
