@@ -223,7 +223,8 @@ def test_training_that_is_told_no_model_and_its_pictures_reach_nobody(session: S
     ]  # fmt: skip
     if breadth.ALL:
         session.run(*words)
-    else:  # with a tenth of the general sentences: encoding all takes most of half a minute
+    else:  # with a tenth of the general sentences, and without a run for each fifth of the pairs
+        words += ["--dev", pairs]
         session.python(
             "import sys\nfrom clipsearch.__main__ import main\nfrom clipsearch.training import methods, sentences\n"
             "methods.general_sentences = lambda: sentences.general_sentences(150)\n"
