@@ -15,7 +15,7 @@ PIP_FLAGS = --quiet --disable-pip-version-check -c constraints.txt
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast-tests cluster-test browser-test lint check wheel-test bench clean
+.PHONY: help demo test test-all fast-tests cluster-test browser-test lint check wheel-test bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,8 +23,11 @@ help: ## Show this help
 demo: $(DEMO_VENV)/.ready ## Index real photographs and search them (PHOTOS=~/Pictures for your own)
 	$(DEMO_VENV)/bin/python scripts/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-test: $(VENV)/.ready ## Run all tests that need no GPU, network, browser or machine of their own
+test: $(VENV)/.ready ## Run tests of every kind that need no GPU, network, browser or machine of their own
 	$(PYTEST) $(SPREAD) --durations 20 -m "not gpu and not network and not browser and not cluster and not packaging"
+
+test-all: export CLIPSEARCH_BREADTH = all
+test-all: test ## The same with every variant of each kind, as CI does
 
 browser-test: $(VENV)/.ready ## Test the page in Chromium; screenshots go to build/screenshots
 	CLIPSEARCH_SCREENSHOTS=build/screenshots $(PYTEST) --durations 20 -m browser tests/browser

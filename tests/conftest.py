@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 from clipsearch import gazetteer
-from tests.support import decoders
+from tests.support import breadth, decoders
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.home import go_back, left_behind
 
@@ -45,9 +45,9 @@ hypothesis.settings.register_profile("few", deadline=None, max_examples=25)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Generate fewer examples for `make check`, where a test does not say how many."""
-    is_check = "slow" in re.findall(r"\bnot (\w+)", config.option.markexpr)
-    hypothesis.settings.load_profile("few" if is_check else "side by side")
+    """Generate fewer examples where a test does not say how many."""
+    hypothesis.settings.load_profile("side by side" if breadth.ALL else "few")
+    config.pluginmanager.register(breadth, "breadth")
 
 
 @pytest.hookimpl(wrapper=True)

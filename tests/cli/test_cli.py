@@ -56,6 +56,7 @@ def test_the_summary_of_a_run(photos: Path) -> None:
     assert re.sub(r"in [\d.]+ s", "in TIME", again).splitlines()[0] == "0 indexed, 3 unchanged, 1 skipped in TIME"
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_run(photos: Path) -> None:
     fill(photos, 2)
     out = clipsearch("index", "photos", "--plan", "--model", "builtin", folder=photos.parent).stdout
@@ -116,6 +117,7 @@ def test_hits_as_json(indexed: Path) -> None:
     assert (hits[0]["width"], hits[0]["height"], hits[0]["format"]) == (40, 40, "PNG")
 
 
+@pytest.mark.slow
 def test_hits_as_csv_paths_and_nul(indexed: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(clipsearch("query", "--all", "blue", "--csv", folder=indexed).stdout)))
     paths = clipsearch("query", "--all", "blue", "--paths", folder=indexed).stdout.splitlines()

@@ -59,6 +59,7 @@ def files(folder: Path) -> set[str]:
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_arrives_whole_and_private_and_names_no_folder_of_this_machine(
     hub: tuple[FakeHub, Path], run: Path, tmp_path: Path
 ) -> None:

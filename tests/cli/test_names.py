@@ -114,16 +114,17 @@ def paths_of(folder: Path) -> set[bytes]:
     return {os.fsencode(folder) + b"/" + name for name in NAMES}
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "env",
     [
-        pytest.param({}, marks=pytest.mark.slow),
-        pytest.param({"LC_ALL": "C.UTF-8"}, marks=pytest.mark.slow),
         ASCII,
-        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
-        pytest.param({"PYTHONIOENCODING": "latin-1"}, marks=pytest.mark.slow),
-        pytest.param({"LC_ALL": "POSIX"}, marks=pytest.mark.slow),
-        pytest.param({"PYTHONUTF8": "1"}, marks=pytest.mark.slow),
+        {"LC_ALL": "C.UTF-8"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "POSIX"},
+        {"PYTHONUTF8": "1"},
+        {},
     ],
     ids=str,
 )
@@ -151,16 +152,8 @@ def test_json_is_read_by_strict_parsers(named: Path, arguments: list[str]) -> No
     json.dumps(json.loads(written), ensure_ascii=False).encode("utf-8")  # no lone surrogate
 
 
-@pytest.mark.parametrize(
-    "env",
-    [
-        {},
-        pytest.param(ASCII, marks=pytest.mark.slow),
-        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
-        pytest.param({"PYTHONIOENCODING": "latin-1"}, marks=pytest.mark.slow),
-    ],
-    ids=str,
-)
+@pytest.mark.few(2)
+@pytest.mark.parametrize("env", [{}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}, ASCII], ids=str)
 def test_terminals_get_nothing_that_they_could_obey(named: Path, env: dict[str, str]) -> None:
     lines = [
         ["query", "ext:jpg", "-k", "99"],
@@ -199,19 +192,24 @@ COMMANDS = [
 BELOW = [b"caf\xe9", b"\xff\x80", "mé\u200dme".encode(), b"\x1b[31mred", b"a b'\"$x"]
 
 
-@pytest.mark.parametrize(
-    ("name", "env"),
-    [
-        pytest.param(
-            name, env, id=f"{n}-{'ascii' if env else 'utf8'}", marks=[] if n == 0 and not env else pytest.mark.slow
-        )
-        for n, name in enumerate(BELOW)
-        for env in ({}, ASCII)
-    ],
-)
-def test_every_command_below_a_folder_of_any_name(
+@pytest.mark.parametrize("env", [{}, ASCII], ids=["utf8", "ascii"])
+@pytest.mark.parametrize("names", [BELOW[:2], BELOW[2:]], ids=["no-text", "text"])
+def test_every_command_below_folders_of_any_name(
+    tmp_path: Path, names: list[bytes], env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try_every_command(tmp_path, b"/".join(names), env, monkeypatch)
+
+
+@pytest.mark.few(like="test_every_command_below_folders_of_any_name")
+@pytest.mark.parametrize("env", [{}, ASCII], ids=["utf8", "ascii"])
+@pytest.mark.parametrize("name", BELOW, ids=range(len(BELOW)))
+def test_every_command_below_a_folder_of_one_name(
     tmp_path: Path, name: bytes, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    try_every_command(tmp_path, name, env, monkeypatch)
+
+
+def try_every_command(tmp_path: Path, name: bytes, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     top = tmp_path / os.fsdecode(name)
     photos = top / os.fsdecode(b"deeper " + name)
     photos.mkdir(parents=True)
@@ -234,14 +232,11 @@ def test_every_command_below_a_folder_of_any_name(
     assert os.fsencode(moved / "p3.jpg") in found.split(b"\0")
 
 
+@pytest.mark.few(2)
 @pytest.mark.skipif(shutil.which("localedef") is None, reason="no localedef to make a locale with")
 @pytest.mark.parametrize(
     ("locale", "charmap"),
-    [
-        pytest.param("de_DE", "ISO-8859-1", marks=pytest.mark.slow),
-        pytest.param("ja_JP", "EUC-JP", marks=pytest.mark.slow),
-        pytest.param("ru_RU", "KOI8-R", marks=pytest.mark.slow),
-    ],
+    [("de_DE", "ISO-8859-1"), ("ja_JP", "EUC-JP"), ("ru_RU", "KOI8-R")],
 )
 def test_locales_of_other_encodings_read_the_same_names(tmp_path: Path, locale: str, charmap: str) -> None:
     made = subprocess.run(

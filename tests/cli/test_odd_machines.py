@@ -59,6 +59,7 @@ def both(photos: Path, env: dict[str, str], within: tuple[str, ...] = (), model:
 OWN = ("CLIPSEARCH_CACHE_DIR", "CLIPSEARCH_STATE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME")
 
 
+@pytest.mark.few(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("home", ["", "/nonexistent", "/proc", "not/absolute"])
 def test_a_home_that_is_none(home: str, photos: Path, tmp_path: Path) -> None:
@@ -132,6 +133,7 @@ def test_a_tilde_is_a_name_where_there_is_no_home(path: str, monkeypatch: pytest
     assert run("query", path, "waves", "--all", "--index", indexed).stdout
 
 
+@pytest.mark.few(2)
 @LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["both", "cache", "state"])
@@ -157,6 +159,7 @@ def test_a_cache_that_cannot_be_written_to_costs_speed_only(precision: str, phot
     assert precision == "auto" or "--precision fp32" in done.stderr
 
 
+@pytest.mark.few(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "temporary", ["/nonexistent", *(pytest.param(other, marks=SLOW) for other in ("", "relative"))]
@@ -200,6 +203,7 @@ WITHOUT_A_FOLDER: list[tuple[list[str], int]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.few(6)
 @LINUX
 @pytest.mark.parametrize(("words", "status"), thinned(WITHOUT_A_FOLDER, 6))
 def test_a_working_folder_that_was_deleted(words: list[str], status: int, indexed: Path, tmp_path: Path) -> None:
@@ -236,6 +240,7 @@ def in_photos(words: list[str], indexed: Path) -> list[str]:
     return command(*(str(next(indexed.rglob(word))) if word == "p00001.jpg" else word for word in words), *more)
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(
     ("unbuffered", "words"),
     [(way, words) for number, words in enumerate(ALL) for way in ("", "1") if ALL_CASES or number % 2 == len(way)],
@@ -260,6 +265,7 @@ READERS = ["head -1", "head -0", "head -c 3", "true"]
 READ = [ALL[0], ALL[5], ["models", "list"], ["verify"], ["classify", "."]]
 
 
+@pytest.mark.few(each="reader")
 @pytest.mark.parametrize(
     ("reader", "words"),
     [(a, b) for n, a in enumerate(READERS) for m, b in enumerate(READ) if ALL_CASES or (n + m) % 2 == 0],
@@ -293,6 +299,7 @@ def test_a_status_that_is_not_0_stays_when_nobody_reads(indexed: Path, tmp_path:
         assert subprocess.run(told, cwd=indexed).returncode == status
 
 
+@pytest.mark.few(3)
 @LINUX
 @pytest.mark.parametrize(
     ("words", "unbuffered"), thinned([(words, number % 2 == 0) for number, words in enumerate(SPEAKERS[:7])], 4)
@@ -308,6 +315,7 @@ def test_a_full_disk_under_the_answer_is_said(words: list[str], unbuffered: bool
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("words", "closed"),
     thinned(
@@ -363,6 +371,7 @@ def _said(terminal: int, pid: int) -> Iterator[bytes]:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("columns", "kind"),
     [

@@ -49,6 +49,7 @@ QUICK = ("--batch", "24", "--epochs", "12", "--views", "1", "--patience", "12", 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")  # of features of the general pictures
 def test_locked_image_improves_an_index_made_before(pairs: Path, held_out: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -81,6 +82,7 @@ def test_locked_image_improves_an_index_made_before(pairs: Path, held_out: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")  # of features of the general pictures
 def test_heads_on_the_embedded_model(pairs: Path, held_out: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = run(
@@ -107,8 +109,10 @@ def test_heads_on_the_embedded_model(pairs: Path, held_out: Path, tmp_path: Path
     hits = json.loads(run("query", "zorp number 51", "--index", photos, "--json", "-k", "3").stdout)
     assert Path(hits[0]["path"]).name.startswith("zorp")
     # And a base for a further run.
-    second = run("train", pairs, "--model", out, "--out", tmp_path / "second", "--dev", held_out, "--json", *QUICK,
-                 "--accept-anchor-drop", "--max-steps", "2", "--weight", f"{pairs}=1.5")  # fmt: skip
+    second = run(
+        "train", pairs, "--model", out, "--out", tmp_path / "second", "--dev", held_out, "--anchor", held_out,
+        "--json", *QUICK, "--accept-anchor-drop", "--max-steps", "2", "--weight", f"{pairs}=1.5",
+    )  # fmt: skip
     assert json.loads(second.stdout)["dev_before"] == report["dev_after"]
     said = "an epoch draws 108 pairs: 108 of the 72 in pairs (weight 1.5)"
     assert said in second.stderr
@@ -119,6 +123,7 @@ def test_heads_on_the_embedded_model(pairs: Path, held_out: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")  # of features of the general pictures
 def test_losing_too_much_on_the_anchor_is_an_error(pairs: Path, held_out: Path, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["train", pairs, "--model", "builtin", "--dev", held_out, "--alpha", "1"]
     arguments += ["--no-gate", *QUICK]
@@ -129,6 +134,7 @@ def test_losing_too_much_on_the_anchor_is_an_error(pairs: Path, held_out: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")  # of features of the general pictures
 def test_ctrl_c_saves_and_resume_goes_on(pairs: Path, held_out: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     started = [sys.executable, "-m", "clipsearch", "train", str(pairs), "--model", "builtin", "--out", str(out),

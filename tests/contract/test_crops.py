@@ -145,6 +145,7 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path) -> None:
 # -- its pixels
 
 
+@pytest.mark.few(each="orientation crop")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("orientation", range(1, 9))

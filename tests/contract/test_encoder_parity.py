@@ -40,9 +40,10 @@ from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
 from clipsearch.encoder.texts import TextTokenizer  # noqa: E402
 from clipsearch.errors import ExportFailed, StorageError  # noqa: E402
 from clipsearch.records import PixelArray  # noqa: E402
+from tests.support.breadth import tries  # noqa: E402
 from tests.support.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_encoder, small_model  # noqa: E402
 
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "600"))
+EXAMPLES = tries("CLIPSEARCH_EXAMPLES", 100, 600)
 LAYERS = int(os.environ.get("CLIPSEARCH_LAYERS", "1"))
 SAMPLE_PHOTOS = ("astronaut", "cat", "chelsea", "coffee", "rocket", "retina", "colorwheel", "immunohistochemistry")
 

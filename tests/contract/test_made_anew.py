@@ -69,6 +69,7 @@ def named(photos: AnyCollection, colour: str) -> Hit:
     return next(hit for hit in photos.search("", 20) if colour_of(hit.path) == colour)
 
 
+@pytest.mark.few(each="is_remote change")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("is_remote", [True, False], ids=["remote", "local"])
@@ -150,6 +151,7 @@ def test_pages_of_hits_show_no_other_picture(remote: RemoteCollection, photos: P
         assert all(colour_in(jpeg) == colour_of(hit.path) for jpeg in pictures_in(card))
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("is_remote", [True, False], ids=["remote", "local"])
 def test_pages_of_hits_show_no_file_that_changed(is_remote: bool, photos: Path) -> None:

@@ -230,6 +230,7 @@ PARTS = 4
 PART = pytest.mark.parametrize("requests", thinned([REQUESTS[n::PARTS] for n in range(PARTS)], PARTS), ids=range(PARTS))
 
 
+@pytest.mark.slow
 @PART
 def test_every_door_gives_the_same_answer(requests: list[Asked], index: Path) -> None:
     encoder = FakeEncoder(dim=DIM)
@@ -395,6 +396,7 @@ def test_a_thumb_down_moves_what_is_found_and_is_no_evidence_for_it(options: Ask
 THUMBS: list[Asked] = [{"like": [10]}, {"like": [3, 4]}, {"like": [10], "unlike": [140]}]
 
 
+@pytest.mark.slow
 def test_a_thumb_up_adds_to_what_is_found_and_hides_none_of_it(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = confidence.shipped_calibration()
     # The pictures here are unlike each other: only a judge who is easily convinced finds more.

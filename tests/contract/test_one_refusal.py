@@ -284,6 +284,7 @@ def _words_of(asked: dict[str, Any]) -> list[str] | None:
     return words
 
 
+@pytest.mark.slow
 def test_what_is_beyond_every_index_is_answered_alike_through_every_door(folder: Path) -> None:
     encoder = FakeEncoder(dim=DIM)
     long = "a" * 20_000

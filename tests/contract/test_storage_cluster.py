@@ -78,6 +78,7 @@ def test_a_cluster_makes_the_same_index_of_a_bucket(bucket: Any, executor: Execu
     check_same(tmp_path / "local", tmp_path / "other")
 
 
+@pytest.mark.few(each="what executor")
 @pytest.mark.parametrize("what", ["listing", "pictures", "archives"])
 def test_a_bucket_that_fails_half_way_is_resumed_by_a_cluster(
     bucket: Any, executor: Executor, wire: Wire, tmp_path: Path, what: str

@@ -393,6 +393,7 @@ def test_concepts_filter_in_each_index_and_are_like_only_what_is_one_thing(divid
             add_concept(together, "new", [int(together.row_ids()[0])], [])
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_files_in_any_number_of_indexes_answer_as_in_one(

@@ -158,6 +158,7 @@ def test_the_inverted_file_finds_what_exact_search_finds(
     np.testing.assert_array_equal(indexed.search(queries, 10, exact=True)[1], expected_ids)
 
 
+@pytest.mark.few(each="kind share")
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("kind", "least"), [("any", 0.97), ("like the query", 0.96), ("unlike another query", 0.97), ("unlike it", 0.75)]

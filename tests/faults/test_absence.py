@@ -246,6 +246,7 @@ def on_the_drive(state: State) -> set[str]:
     return {path for path in state.paths if path.startswith("drive/set01") and path.endswith(".jpg")}
 
 
+@pytest.mark.few(each="leads_to link")
 @pytest.mark.parametrize("leads_to", ["the mount", "a folder in the mount", "a folder above the mount"])
 @pytest.mark.parametrize("link", ["drive", "set000/drive"])
 def test_a_link_to_a_mount_of_the_same_file_system_that_is_away(leads_to: str, link: str, world: World) -> None:
@@ -295,6 +296,7 @@ def test_what_goes_and_comes_back_is_not_encoded_again(name: str, world: World) 
     assert world.run()["indexed"] == 0
 
 
+@pytest.mark.few(each="name options")
 @pytest.mark.parametrize("options", [["--prune"], ["--keep-missing", "0"]], ids=["prune", "keep-missing"])
 @pytest.mark.parametrize("name", thinned(SOME, 3))
 def test_what_is_missing_is_forgotten_when_asked(name: str, options: list[str], world: World) -> None:
@@ -334,6 +336,7 @@ def test_the_summary_says_what_is_missing_in_one_line(world: World) -> None:
         assert f"{GOING}" in said[0]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", thinned(["unmounted", "link to nowhere", "moved", "ENOTCONN"], 4))
 def test_compacting_and_repairing_keep_what_is_missing(name: str, world: World) -> None:
     absence = ABSENCES[name]
@@ -354,6 +357,7 @@ def test_compacting_and_repairing_keep_what_is_missing(name: str, world: World) 
     assert world.state().paths >= whole.paths
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("mode", thinned([0o000, 0o444, 0o111], 3), ids=oct)
 def test_an_album_without_permission_keeps_its_vectors(mode: int, obedient: Commands, world: World) -> None:
     world.commands = obedient
@@ -386,6 +390,7 @@ def test_files_without_permission_keep_their_vectors(obedient: Commands, world: 
     assert world.state().found == pytest.approx(whole.found)
 
 
+@pytest.mark.few(each="family error")
 @pytest.mark.parametrize("family", ["open", "read"])
 @pytest.mark.parametrize("error", thinned([errno.EIO, errno.EACCES], 2), ids=errno.errorcode.get)
 def test_a_picture_that_cannot_be_read_again_keeps_its_vector(
@@ -406,6 +411,7 @@ def test_a_picture_that_cannot_be_read_again_keeps_its_vector(
 # -- what is really deleted
 
 
+@pytest.mark.few(each="state family")
 @pytest.mark.parametrize(
     ("state", "family"),
     thinned(itertools.product(["new", "touched", "moved", "unchanged"], ["open", "read", "stat"]), 5),
@@ -632,6 +638,7 @@ def test_copies_of_one_new_picture_are_encoded_once(tmp_path: Path, commands: Co
 YEAR_S = 365.2425 * 86_400
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("year", thinned([1, 1601, 1678, 2262, 2263, 2445, 9999], 3))
 def test_any_time_that_a_file_system_knows_can_be_indexed(
     year: int, tmp_path: Path, commands: Commands, mounts: Mounts

@@ -26,6 +26,7 @@ from clipsearch.indexer.executors import LocalExecutor
 from clipsearch.indexer.verify import verify
 from clipsearch.store import Writer, open_snapshot, read_records
 from tests.contract.test_executors import check_same
+from tests.support.breadth import tries
 from tests.support.clusters import (
     POISON,
     REPOSITORY,
@@ -40,9 +41,9 @@ from tests.support.pictures import fill, plain
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("CLIPSEARCH_CLUSTER_KILLS", "2"))
+KILLS = tries("CLIPSEARCH_CLUSTER_KILLS", 1, 2)
 NODES = int(os.environ.get("CLIPSEARCH_CLUSTER_NODES", "1"))
-DRIVER_KILLS = int(os.environ.get("CLIPSEARCH_DRIVER_KILLS", "2"))
+DRIVER_KILLS = tries("CLIPSEARCH_DRIVER_KILLS", 1, 2)
 
 
 @pytest.fixture(scope="module")

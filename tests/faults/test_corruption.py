@@ -15,11 +15,12 @@ from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.indexer.repair import repair
 from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
+from tests.support.breadth import tries
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
-FLIPS = int(os.environ.get("CLIPSEARCH_FLIPS", "60"))
+FLIPS = tries("CLIPSEARCH_FLIPS", 24, 60)
 PICTURES = 30
 
 
@@ -107,11 +108,13 @@ def no_flipped_byte_is_searched(index: Path) -> None:
 KINDS = ["INDEX", "CURRENT", "manifests", "records", "vectors", "search", "rows", "marks"]
 
 
+@pytest.mark.few(each="harm kind")
 @pytest.mark.parametrize(("harm", "kind"), thinned(itertools.product(["flip", "cut", "delete"], KINDS), 3))
 def test_repair_brings_back_every_answer(index: Path, kind: str, harm: str) -> None:
     repair_brings_back_every_answer(index, kind, harm)
 
 
+@pytest.mark.few(each="harm kind")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "kind"), [("flip", "records"), ("cut", "rows"), ("delete", "search"), ("cut", "CURRENT")]

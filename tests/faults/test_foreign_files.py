@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from clipsearch.indexer.build import IndexOptions, index_folder
+from tests.support.breadth import tries
 from tests.support.cases import thinned
 from tests.support.commands import Commands, Done
 from tests.support.fake_encoder import FakeEncoder
@@ -31,7 +32,7 @@ from tests.support.mounts import can_mount
 from tests.support.pictures import fill, picture
 from tests.support.trees import OUR_FOLDER, OURS, Entry, differences, tree
 
-CASES = int(os.environ.get("CLIPSEARCH_TREES", "20"))
+CASES = tries("CLIPSEARCH_TREES", 8, 20)
 
 HEX = "0123456789abcdef0123456789abcdef"
 OUR_FOLDERS = (
@@ -408,6 +409,7 @@ def test_folders_with_our_names_beside_the_pictures(home: Path, commands: Comman
     one(home, commands, faults, things, Step("index", place="photos"), Step("index", "photos/data", place="photos"))
 
 
+@pytest.mark.few(each="action sign")
 @pytest.mark.parametrize("action", thinned(["index", "compact", "repair", "tag"], 2))
 @pytest.mark.parametrize("sign", ["manifests", "CURRENT"])
 def test_a_folder_that_only_looks_like_an_index(

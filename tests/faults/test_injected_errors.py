@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from clipsearch.indexer.scan import PASSING
+from tests.support import breadth
 from tests.support.commands import Commands, State, clipsearch
 from tests.support.faults import COMMAND_ONLY, FAMILIES, Family, Faults, Mode, environment
 from tests.support.old_index import unpack
@@ -28,7 +29,7 @@ from tests.support.trees import differences, not_ours, tree
 
 pytestmark = pytest.mark.slow
 
-CASES = os.environ.get("CLIPSEARCH_INJECTIONS", "36")
+CASES = os.environ.get("CLIPSEARCH_INJECTIONS") or ("36" if breadth.ALL else "20")
 ONE = os.environ.get("CLIPSEARCH_INJECTION")
 SEED = int(os.environ.get("CLIPSEARCH_INJECTIONS_SEED", "10"))
 CALLS = 200
@@ -186,6 +187,15 @@ def chosen(kinds: list[list[Case]]) -> list[Case]:
         return [case for kind in kinds for case in kind]
     rng = random.Random(SEED)
     rng.shuffle(kinds)
+    had: set[str] = set()
+    found: list[list[Case]] = []
+    for kind in list(kinds):  # first what has a job, a family of calls or a place that none has had
+        about = {kind[0].job, kind[0].family, kind[0].place}
+        if about - had:
+            kinds.remove(kind)
+            kinds.insert(len(found), kind)
+            found.append(kind)
+            had |= about
     return [rng.choice(kind) for kind in itertools.islice(itertools.cycle(kinds), int(CASES))]
 
 

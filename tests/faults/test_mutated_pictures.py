@@ -20,9 +20,10 @@ from PIL import Image
 from clipsearch.pictures.images import read_picture
 from clipsearch.pictures.pool import DecodePool, DecodeTask
 from clipsearch.records import Preprocessing
+from tests.support.breadth import tries
 from tests.support.cases import thinned
 
-COUNT = int(os.environ.get("CLIPSEARCH_MUTATIONS", "12"))
+COUNT = tries("CLIPSEARCH_MUTATIONS", 4, 12)
 RUNS = int(os.environ.get("CLIPSEARCH_MUTATION_RUNS", "1"))
 PREPROCESSING = Preprocessing(48, 48, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

@@ -101,6 +101,7 @@ def test_a_newer_generation_is_kept_and_said_and_taken_back(photos: Path, index:
     assert verify(index).ok
 
 
+@pytest.mark.few(3)
 @pytest.mark.filterwarnings("default::clipsearch.errors.IndexWarning")
 @pytest.mark.parametrize("changes", range(1, 7))
 def test_an_older_index_that_is_put_back_over_a_newer_one_is_said_at_once(
@@ -195,6 +196,7 @@ def test_a_commit_that_was_cut_short_is_completed(photos: Path, index: Path) -> 
     assert tags_of(index).keys() == {"first", "kept"}
 
 
+@pytest.mark.few(each="name replace")
 @pytest.mark.parametrize("name", ["LOCK", "COMMIT"])
 @pytest.mark.parametrize("replace", [False, True])
 def test_who_lost_a_lock_commits_nothing(
@@ -244,6 +246,7 @@ def test_no_manifest_names_a_file_that_is_not_there(index: Path) -> None:
     assert (index / "CURRENT").read_bytes() == before
 
 
+@pytest.mark.few(each="name make")
 @pytest.mark.parametrize("name", ["tags/foo.tag", "records/foo.parquet", "vectors/foo.parquet", "tags/-.tag"])
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere"), lambda path: path.touch()])
 def test_odd_files_do_not_stop_a_repair(index: Path, name: str, make: Callable[[Path], None]) -> None:

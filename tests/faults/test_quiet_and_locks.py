@@ -121,6 +121,7 @@ def test_a_growing_log_wakes_nobody(photos: Path, commands: Commands, faults: Fa
 # -- tags and runs
 
 
+@pytest.mark.few(each="command moment")
 @pytest.mark.parametrize("command", thinned(["index", "reindex", "compact"], 3))
 @pytest.mark.parametrize("moment", thinned([0.3, IN_A_COMMIT], 2))
 def test_a_tag_does_not_wait_for_a_run_and_survives_it(
@@ -197,6 +198,7 @@ def test_tags_of_many_at_once_are_all_kept(photos: Path, commands: Commands, fau
 # -- another index in the place of this one
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("moment", thinned([2, 6, 9], 3))
 def test_a_drive_that_is_swapped_during_a_run_keeps_its_index(
     moment: int, photos: Path, commands: Commands, faults: Faults
@@ -250,6 +252,7 @@ def test_without_locks_it_goes_on_or_says_why_not(error: int, photos: Path, comm
     assert done.status == 0 or "lock" in done.err.replace(str(photos), "")
 
 
+@pytest.mark.few(each="error family moment")
 @pytest.mark.parametrize("error", thinned([errno.ENOLCK, errno.EBADF], 2), ids=errno.errorcode.get)
 @pytest.mark.parametrize("family", thinned(["rename", "sync"], 2))
 @pytest.mark.parametrize("moment", thinned([1, 4, 8], 3))

@@ -5,7 +5,6 @@ Set CLIPSEARCH_KILLS for more kills.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -15,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.breadth import tries
 from tests.support.commands import REPOSITORY, Commands, State
 from tests.support.faults import Faults, environment
 from tests.support.pictures import fill
 
-KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "5"))
+KILLS = tries("CLIPSEARCH_KILLS", 2, 5)
 PICTURES = 48
 
 

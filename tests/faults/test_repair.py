@@ -140,6 +140,7 @@ def test_a_file_that_cannot_be_read_now_is_not_lost(
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.few(each="cut folder")
 @pytest.mark.parametrize("cut", ["CURRENT", "manifest"])
 @pytest.mark.parametrize("folder", ["records", "rows", "vectors", "search"])
 def test_one_copy_of_everything_is_enough_whatever_else_is_damaged(

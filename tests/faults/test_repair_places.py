@@ -263,6 +263,7 @@ def test_an_index_beside_its_pictures_that_lost_its_manifests_stays_with_them(tm
     assert current(tmp_path / "moved" / ".clipsearch").root == ".."
 
 
+@pytest.mark.few(each="source commit")
 @pytest.mark.parametrize("commit", ["whole", "of an earlier version", "gone"])
 @pytest.mark.parametrize("source", ["folder", "folder with one tar", "tar", "tar beside", "list beside"])
 def test_an_index_that_lost_its_manifests_stays_with_its_source(source: str, commit: str, tmp_path: Path) -> None:

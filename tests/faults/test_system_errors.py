@@ -17,6 +17,7 @@ ERRORS = (errno.EIO, errno.ENOTCONN, errno.EMFILE)
 COMMANDS = ("status", "verify", "compact", "tune", "export", "query")
 
 
+@pytest.mark.few(each="error command")
 @pytest.mark.parametrize("error", thinned(ERRORS, 3), ids=errno.errorcode.get)
 @pytest.mark.parametrize("command", thinned(COMMANDS, 2))
 def test_an_index_that_cannot_be_read_is_one_line(

@@ -6,7 +6,6 @@ them on the way.
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from clipsearch.indexer.verify import verify
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
 from clipsearch.store.tags import write_tags
+from tests.support.breadth import tries
 from tests.support.cases import thinned
 from tests.support.commands import Commands
 from tests.support.fake_encoder import FakeEncoder
@@ -29,7 +29,7 @@ from tests.support.old_index import unpack
 from tests.support.pictures import fill
 from tests.support.trees import differences, not_ours, tree
 
-KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "8"))
+KILLS = tries("CLIPSEARCH_KILLS", 4, 8)
 ONE = IndexOptions(workers=1)
 
 

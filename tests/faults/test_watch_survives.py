@@ -63,6 +63,7 @@ class Watch:
         assert "Traceback" not in self.said
 
 
+@pytest.mark.few(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "error", thinned([errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.EACCES], 4), ids=errno.errorcode.get

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support import decoders, faults
+from tests.support import breadth, decoders, faults
 from tests.support.faults import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -220,6 +220,10 @@ def _serve(requests: socket.socket, *, real: bool, trains: bool, forks: decoders
     for name in f"{_BOTH} {_REAL if real else ''} {_TRAINS if trains else ''}".split():
         import_module(name)
 
+    if trains and not breadth.ALL:  # a tenth of the general sentences, which a run encodes before it begins
+        from clipsearch.training import methods, sentences
+
+        vars(methods)["general_sentences"] = lambda: sentences.general_sentences(150)
     os.dup2(2, 1)
     forks.begin()
     vars(import_module("clipsearch.pictures.pool"))["subprocess"] = decoders.as_subprocess(forks)

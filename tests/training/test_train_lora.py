@@ -51,6 +51,7 @@ def test_merged_is_unmerged(config: dict[str, Any]) -> None:
         torch.testing.assert_close(unmerged, merged, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-32", "RN50"])
 def test_it_trains_less_than_two_percent(name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,10 @@ from clipsearch.training.sameness import check_variety, numbered, same_pictures
 from clipsearch.training.settings import InvalidSettings, Settings
 from clipsearch.training.split import common_pictures, fold_numbers, held_out_count, split
 from clipsearch.training.verdict import judge
+from tests.support.breadth import tries
 from tests.support.training_pairs import write_pairs
 
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "60"))
+EXAMPLES = tries("CLIPSEARCH_EXAMPLES", 20, 60)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -124,6 +124,7 @@ def metrics(noise: float, seed: int, count: int) -> Metrics:
     return evaluate(unit[0], unit[1], np.arange(count))
 
 
+@pytest.mark.slow
 def test_the_verdict_follows_the_intervals() -> None:
     bad, good = metrics(3.0, 1, 60), metrics(0.8, 1, 60)
     assert judge(bad, good).outcome == "better"

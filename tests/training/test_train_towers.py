@@ -22,6 +22,7 @@ from clipsearch.training.run_folder import RunFolder  # noqa: E402
 from clipsearch.training.settings import Settings, TrainingStopped  # noqa: E402
 from clipsearch.training.towers import TowersTrainee  # noqa: E402
 from clipsearch.training.views import WHOLE, view_of  # noqa: E402
+from tests.support import breadth  # noqa: E402
 from tests.support.open_clip_models import SMALL_RESNET, SMALL_VIT, fit_norms, small_encoder  # noqa: E402
 from tests.support.training_pairs import write_pairs  # noqa: E402
 
@@ -32,8 +33,10 @@ RATES = {"full": 2e-3, "lora": 1e-2, "locked-image": 4e-3, "heads": 1e-2}
 # Longer than the captions, and narrow, for a fifth of the work and of the embeddings.
 SHORT_TEXTS = {**SMALL_VIT["text_cfg"], "context_length": 16, "width": 32}
 PAIRS = 32
-# Exporting takes longer than training: each method does it, and each kind of tower.
-EXPORTED = {("vit", "full"), ("vit", "locked-image"), ("vit", "heads"), ("resnet", "lora"), ("resnet", "heads")}
+# Exporting takes longer than training. A locked image is exported by the tests of the embedded model, too.
+EXPORTED = {("vit", "full"), ("vit", "heads"), ("resnet", "lora"), ("resnet", "heads")}
+if breadth.ALL:
+    EXPORTED.add(("vit", "locked-image"))
 
 
 def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
@@ -41,6 +44,7 @@ def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
     return Request(sources=sources, dev=sources, anchor=sources, model="", settings=settings, alpha=1.0, **more)
 
 
+@pytest.mark.few(each="kind method")
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora", "locked-image", "heads"])
 @pytest.mark.parametrize("kind", ["vit", "resnet"])

@@ -68,6 +68,7 @@ def test_photos_are_photos_and_nothing_else(name: str) -> None:
     assert traits(as_jpeg(photo(name))) & {"photo", "monochrome", "blurred", "screenshot", "document"} == {"photo"}
 
 
+@pytest.mark.few(each="name quality")
 @pytest.mark.many
 @pytest.mark.parametrize("name", PHOTOS + GREY)
 @pytest.mark.parametrize("quality", [40, 90])
@@ -166,6 +167,7 @@ def test_drawings_and_products_on_white() -> None:
     assert "photo" in traits(product)
 
 
+@pytest.mark.slow
 def test_transparency_is_of_the_file(tmp_path: Path) -> None:
     image = photo("coffee").convert("RGBA")
     image.save(tmp_path / "opaque.png")

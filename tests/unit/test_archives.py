@@ -250,6 +250,7 @@ def test_an_archive_that_is_gone_is_missing_and_one_that_is_back_is_not_read(
     assert (report.forgotten, report.missing, report.pictures) == (2, 0, 30)
 
 
+@pytest.mark.few(each="kind dies")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("kind", ["tar", "parquet", "stream"])
@@ -320,6 +321,7 @@ def test_whatever_becomes_of_an_archive_the_index_says_what_is_in_it(
             assert {place for place, _ in found} == {f"/{n}" for n, c in contents.items() if c != CONTENTS[-1]}
 
 
+@pytest.mark.slow
 def test_a_damaged_archive_says_so_and_loses_nothing(photos: Path, encoder: FakeEncoder) -> None:
     members = {f"{n}.jpg": jpeg(n) for n in range(6)}
     whole = write_tar(photos / "x.tar", members).read_bytes()
@@ -825,6 +827,7 @@ def end_of(content: bytes) -> int:
     return -(-len(content.rstrip(b"\0")) // 512) * 512
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("kind", ["hole", "zeros at the end", "cut between members", "all zeros", "no column"])
 def test_an_archive_that_lost_pictures_keeps_them_and_says_so(kind: str, photos: Path, encoder: FakeEncoder) -> None:

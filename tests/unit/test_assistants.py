@@ -206,6 +206,7 @@ def test_copies_of_the_picture_take_no_place_among_similar_ones(
     assert len(found) == 4
 
 
+@pytest.mark.slow
 def test_files_and_addresses_that_an_assistant_names_are_not_opened(
     service: Service, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +246,7 @@ def test_a_picture_comes_as_a_small_copy_without_metadata(service: Service) -> N
             assert not shown.getexif()
 
 
+@pytest.mark.slow
 def test_mistakes_are_tool_errors_that_say_how_to_mend_them(service: Service) -> None:
     assert "Write near:48.85,2.35,10km" in problem(call(service, "search", query="near:48.85"))
     assert "photos" in problem(call(service, "search", query="red", index="elsewhere"))

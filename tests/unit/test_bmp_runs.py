@@ -48,6 +48,7 @@ def in_runs(row: list[int], bits: int, choose: st.DataObject) -> bytes:
     return out
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(choose=st.data(), bits=st.sampled_from([4, 8]), width=st.integers(1, 23), height=st.integers(1, 9))
 def test_every_way_of_writing_gives_the_pixels(choose: st.DataObject, bits: int, width: int, height: int) -> None:

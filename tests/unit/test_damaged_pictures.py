@@ -96,6 +96,7 @@ TRAILERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.few(each="ending kind")
 @pytest.mark.many
 @pytest.mark.parametrize(("ending", "kind"), thinned(itertools.product(["none", "half", *TRAILERS], JPEGS), 3))
 def test_jpeg_without_end_marker(kind: str, ending: str) -> None:
@@ -113,6 +114,7 @@ def test_jpeg_without_end_marker(kind: str, ending: str) -> None:
         assert partial_of(content) == "the JPEG ends before the picture does"
 
 
+@pytest.mark.few(each="ending kind")
 @pytest.mark.parametrize(("ending", "kind"), thinned(itertools.product(TRAILERS, JPEGS), 3))
 def test_jpeg_with_a_trailer_is_whole(kind: str, ending: str) -> None:
     whole = saved("JPEG", **JPEGS[kind])
@@ -148,6 +150,7 @@ def test_the_end_of_a_jpeg_may_follow_other_segments() -> None:
         assert partial_of(whole[:-2] + between + b"\xff\xd9" + bytes(999)) is None
 
 
+@pytest.mark.few(each="lost kind")
 @pytest.mark.many
 @pytest.mark.parametrize(("lost", "kind"), thinned(itertools.product([0.001, 0.02, 0.05, 0.1, 0.3, 0.5], JPEGS), 3))
 def test_jpeg_that_lost_its_end(kind: str, lost: float) -> None:
@@ -233,6 +236,8 @@ OTHER_NAMES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.few(each="name lost")
 @pytest.mark.many
 @pytest.mark.parametrize(("name", "lost"), thinned(itertools.product(OTHER_NAMES, [0.002, 0.05, 0.1, 0.3, 0.5]), 3))
 def test_other_formats_that_lost_their_end(name: str, lost: float) -> None:
@@ -260,6 +265,7 @@ WEBPS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.many
 @pytest.mark.parametrize("kind", WEBPS)
 def test_a_webp_that_lost_its_last_bytes_is_partial(kind: str) -> None:
@@ -282,6 +288,7 @@ def test_less_than_a_tenth_is_refused(name: str) -> None:
     assert refusal_of(whole[: int(len(whole) * 0.06)]) == "truncated"
 
 
+@pytest.mark.few(each="name lost")
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("name", "lost"), thinned(itertools.product(["gif", "png", "jp2", "j2k"], [0.01, 0.1, 0.3, 0.6]), 3)
@@ -304,6 +311,7 @@ def with_last_part_to_the_end(content: bytes) -> bytes:
     return content[:at] + bytes(4) + content[at + 4 :]
 
 
+@pytest.mark.few(each="bare to_the_end")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("to_the_end", [False, True])
@@ -431,6 +439,7 @@ JPEG_FAULTS: dict[str, bytes] = {
 }
 
 
+@pytest.mark.few(each="fault progressive")
 @pytest.mark.many
 @pytest.mark.parametrize("fault", JPEG_FAULTS)
 @pytest.mark.parametrize("progressive", [False, True])
@@ -521,6 +530,7 @@ def heif(turned: bool) -> tuple[bytes, Array]:
     return buffer.getvalue(), whole
 
 
+@pytest.mark.few(each="share turned")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(
@@ -538,6 +548,7 @@ def test_a_heif_that_is_cut_shows_what_is_there(share: float, turned: bool) -> N
 CUTS = (1, 2, 3, 5, 12, 40, 150, 500, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5)  # bytes, or a share of the file
 
 
+@pytest.mark.few(each="options size")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(
@@ -570,6 +581,7 @@ def test_an_avif_that_is_cut_shows_what_is_there(size: tuple[int, int], options:
         assert grey.mean() < 0.35 + lost / len(content), lost
 
 
+@pytest.mark.few(each="quality size")
 @pytest.mark.many
 @pytest.mark.parametrize("quality", [50, 85, -1])
 @pytest.mark.parametrize("size", [(64, 48), (200, 150)])

@@ -225,6 +225,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         assert [result.skip for result in pool.run([DecodeTask(0, path)])] == [None]
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("trouble", thinned(["crash", "exit", "hang", "nonsense", "garbage"], 2))
 def test_a_bad_picture_costs_only_itself(trouble: str) -> None:
@@ -247,6 +248,7 @@ def test_a_bad_picture_costs_only_itself(trouble: str) -> None:
         assert results[3].skip == ("decoder_crashed", "the process that decoded it was ended by SIGSEGV")
 
 
+@pytest.mark.few(each="trouble workers")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(

@@ -227,6 +227,7 @@ def saved_again(image: Image.Image, path: Path, how: str) -> None:
             image.save(path, quality=int(quality))
 
 
+@pytest.mark.few(each="how first")
 @pytest.mark.many
 @pytest.mark.parametrize("how", ["30", "50", "70", "85", "95", "half", "double", "lighter"])
 @pytest.mark.parametrize("first", ["a", "z"])

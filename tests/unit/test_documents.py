@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from clipsearch.pictures import formats, pdf
 from clipsearch.pictures.images import PictureFile, open_picture
 from clipsearch.pictures.pool import DecodePool, DecodeTask
 from clipsearch.search.collection import Collection
+from tests.support.breadth import tries
 from tests.support.collections import serving
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pdfs import Sheet, coloured, document, encrypted, with_trap
@@ -32,7 +32,7 @@ from tests.support.pictures import fill
 from tests.unit.test_videos import damaged
 
 pytest.importorskip("pypdfium2")
-COUNT = int(os.environ.get("CLIPSEARCH_DOCUMENTS", "6"))
+COUNT = tries("CLIPSEARCH_DOCUMENTS", 3, 6)
 SHOWN = ("red", "blue", "yellow", "green")
 PAGES = [COLOURS[name] for name in SHOWN]
 

@@ -137,6 +137,7 @@ def test_a_trial_has_pictures_enough_of_any_number(shape: tuple[int, int], count
     assert len({picture.tobytes() for picture in found}) >= 4 * min(count, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("name", ["auto", "fp32", "bf16", "int8"])
 def test_a_picture_has_one_vector_alone_and_among_others(tmp_path: Path, name: Any) -> None:

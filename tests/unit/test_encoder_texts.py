@@ -33,6 +33,7 @@ def test_cleaning(clean: str, text: str, expected: str) -> None:
     assert clean_text(text, clean) == expected
 
 
+@pytest.mark.slow
 @given(st.text(), st.sampled_from(["whitespace", "lower", "canonicalize"]))
 def test_cleaning_never_fails_and_leaves_single_spaces(text: str, clean: str) -> None:
     cleaned = clean_text(text, clean)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from PIL import Image
 
 from clipsearch.pictures.images import PictureFile, open_picture, read_picture
 from clipsearch.records import PictureMetadata, Preprocessing
+from tests.support.breadth import tries
 
 SQUASH = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize_mode="squash")
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "40"))
+EXAMPLES = tries("CLIPSEARCH_EXAMPLES", 15, 40)
 DATE = b"2011:06:05 10:11:12\0"
 
 Entry = tuple[int, int, int, Any]  # tag, type, how many, value (bytes) or where it stands (a number)

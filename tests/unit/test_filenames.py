@@ -29,6 +29,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(values)
 def test_json_has_no_lone_surrogates(body: Any) -> None:
     clean = for_parsers(body)

@@ -32,10 +32,11 @@ from clipsearch.store.columns import build_columns
 from clipsearch.store.files import HashingFile
 from clipsearch.store.rows import write_rows
 from clipsearch.store.tags import write_tags
+from tests.support.breadth import tries
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "60"))
+EXAMPLES = tries("CLIPSEARCH_EXAMPLES", 20, 60)
 
 words = st.sampled_from(["a", "b", "ab", "Rome", "rome 2", "Café", "cafe\u0301", "ÉTÉ", "trips", "x[1]", "\udce9", "ß"])
 extensions = st.sampled_from([".jpg", ".JPEG", ".png", ".tiff", "", ".tar.gz", "."])
@@ -248,6 +249,7 @@ def passes(record: ImageRecord, node: Filter, tags: dict[str, set[str]]) -> bool
     return False
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(collections, queries, st.data())
 def test_filters_equal_brute_force(records: list[ImageRecord], query: str, data: st.DataObject) -> None:

@@ -139,6 +139,7 @@ def pixel(content: bytes) -> list[int]:
     return found
 
 
+@pytest.mark.few(each="format_ numbers")
 @pytest.mark.many
 @pytest.mark.parametrize("numbers", [(5, 13), (6, 1), (9, 14), (12, 13), (12, 1), (12, 4), (9, 8), (12, 2)])
 @pytest.mark.parametrize("format_", ["PNG", "AVIF", "HEIF"])

@@ -98,6 +98,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.few(each="name damage")
 @pytest.mark.many
 @pytest.mark.parametrize(("name", "damage"), thinned(itertools.product(FORMATS, DAMAGES), 2))
 def test_zeros_in_the_place_of_a_picture_are_said(name: str, damage: str) -> None:
@@ -133,6 +134,7 @@ FILLINGS: dict[str, Callable[[int], bytes]] = {
 CODED = ("heif", "avif", "avif opaque in part", "heif opaque in part")
 
 
+@pytest.mark.few(each="place filling name")
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("place", "filling", "name"), thinned(itertools.product(["its end", "its middle"], FILLINGS, CODED), 5)
@@ -156,6 +158,7 @@ def test_coded_video_that_was_overwritten_is_said(place: str, filling: str, name
                         "the HEIF ends before the picture does", "the AVIF ends before the picture does")  # fmt: skip
 
 
+@pytest.mark.few(each="lost format_ quality")
 @pytest.mark.parametrize(
     ("lost", "format_", "quality"), thinned(itertools.product([0.1, 0.02], ["HEIF", "AVIF"], [60, 85, 95]), 5)
 )
@@ -198,6 +201,7 @@ def test_restart_markers_that_are_missing_are_said(kind: str) -> None:
         assert said_of(damaged) in ("parts of the JPEG are damaged", "the JPEG ends before the picture does")
 
 
+@pytest.mark.few(each="mode at")
 @pytest.mark.parametrize(("mode", "at"), thinned(itertools.product(["CMYK", "RGB", "L"], [0.2, 0.35, 0.5, 0.65]), 3))
 def test_a_jpeg_that_misses_a_page_of_its_data_is_said(mode: str, at: float) -> None:
     buffer = io.BytesIO()
@@ -305,6 +309,7 @@ GOOD: dict[str, Callable[[], Image.Image]] = {
 }  # fmt: skip
 
 
+@pytest.mark.few(each="name motif")
 @pytest.mark.many
 @pytest.mark.parametrize(("name", "motif"), thinned(itertools.product(FORMATS, GOOD), 3))
 def test_black_and_grey_parts_of_pictures_are_no_damage(name: str, motif: str) -> None:
@@ -313,6 +318,7 @@ def test_black_and_grey_parts_of_pictures_are_no_damage(name: str, motif: str) -
     assert said_of(content + bytes(6000)) is None
 
 
+@pytest.mark.slow
 def test_any_damage_to_the_pixels_of_a_png_is_said() -> None:
     """Its checksums see it, also where the decoder has enough before it comes to the end."""
     content = whole("png")
@@ -409,6 +415,7 @@ def bordered(colour: int, *, words: bool) -> Image.Image:
     return image
 
 
+@pytest.mark.few(each="name colour")
 @pytest.mark.parametrize(
     "name", ["jpeg", "jpeg optimised", "webp", "webp lossless", "tiff", "bmp", "ppm", "jp2", "jp2 lossy"]
 )

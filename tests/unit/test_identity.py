@@ -135,6 +135,7 @@ def test_a_picture_is_found_by_its_content_where_its_number_has_changed(photos: 
         assert client.get(f"/v1/images/{known['row_id']}", params={"content": "0" * 15}).status_code == 422
 
 
+@pytest.mark.slow
 def test_row_ids_of_another_index_are_refused_wherever_several_are_sent(photos: Path) -> None:
     index = fill(photos, ["red", "blue"])
     with asking(index) as client:
@@ -332,6 +333,7 @@ def test_exports_are_whole_and_in_the_order_of_the_selection(client: TestClient,
     assert client.post("/v1/export", json={"ids": [77], "form": "paths"}).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_file_that_became_a_link_out_of_the_folder_is_not_shown(tmp_path: Path) -> None:
     """Under no address, and by no export; unless the index follows such links."""
     for follows in (False, True):

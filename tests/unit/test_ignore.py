@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -20,11 +19,12 @@ from clipsearch.indexer.build import IndexOptions
 from clipsearch.indexer.ignore import Ignore, pattern_from
 from clipsearch.indexer.scan import Scan, scan
 from clipsearch.pictures.folders import FOLDERS
+from tests.support.breadth import tries
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill, picture
 
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "40"))
+EXAMPLES = tries("CLIPSEARCH_EXAMPLES", 15, 40)
 
 
 def write(root: Path, *names: str) -> None:

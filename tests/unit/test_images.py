@@ -600,6 +600,7 @@ def test_orientation(tmp_path: Path, extension: str, orientation: int) -> None:
     assert_quarters(np.asarray(shown), 14)
 
 
+@pytest.mark.few(each="orientation mode")
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("orientation", "mode"), thinned(itertools.product(TURNS, ["shortest", "squash", "longest"]), 4)

@@ -24,9 +24,10 @@ from clipsearch.pictures.metadata.sidecars import said_beside
 from clipsearch.pictures.metadata.statements import camera_of, degrees_of, text_of, written_degrees
 from clipsearch.pictures.metadata.xmp import said_in_xmp
 from clipsearch.records import PictureMetadata, Preprocessing
+from tests.support.breadth import tries
 
 SQUASH = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize_mode="squash")
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "60"))
+EXAMPLES = tries("CLIPSEARCH_EXAMPLES", 20, 60)
 XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 
 
@@ -738,6 +739,7 @@ def test_any_value_in_any_field_is_survived(
     check(describe(read_embedded("PNG", exif, info), name, beside=False))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @settings(max_examples=5 * EXAMPLES, deadline=None)
 @given(junk=st.binary(max_size=300), text=st.text(max_size=200))
 @example(junk=b"\x1c\x02\x37\xff\xff", text="2011" * 60)

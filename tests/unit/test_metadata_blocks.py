@@ -193,6 +193,7 @@ def test_any_bytes_in_any_block_are_survived(kind: tuple[Kind, bytes], junk: byt
     read_blocks(kind[0], io.BytesIO(junk))
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(junk=st.binary(max_size=200), head=st.sampled_from([b"uuid", b"uuidJpgTiffExif->JP2", b"xml ", b"abcd"]))
 def test_any_box_of_a_jpeg_2000_leaves_its_picture(junk: bytes, head: bytes) -> None:

@@ -32,12 +32,13 @@ from clipsearch.pictures.pool import DecodeResult, DecodeTask
 from clipsearch.records import OUT_OF_MEMORY, SkipStatus
 from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot
+from tests.support.breadth import tries
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.mounts import Mounts
 from tests.support.pictures import fill, picture
 
-KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "4"))
+KILLS = tries("CLIPSEARCH_KILLS", 2, 4)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -93,6 +94,7 @@ def test_a_link_to_a_drive_that_is_away(tmp_path: Path, encoder: FakeEncoder) ->
     assert encoder.images_encoded == 12
 
 
+@pytest.mark.few(2)
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EACCES, errno.ETIMEDOUT])
@@ -253,6 +255,7 @@ def test_missing_pictures_that_come_back_elsewhere_are_moved(photos: Path, encod
     assert (report.encoded, report.renamed, report.missing, report.pictures) == (0, 10, 0, 20)
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_read_just_now_stays(
     photos: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -599,6 +602,7 @@ def spoil(paths: list[Path], how: str) -> None:
         path.write_bytes(b"" if how == "emptied" else b"\0" * size if how == "zeroed" else path.read_bytes()[:200])
 
 
+@pytest.mark.few(each="how options neighbour")
 @pytest.mark.many
 @pytest.mark.parametrize("how", ["emptied", "zeroed", "cut"])
 @pytest.mark.parametrize("options", [{}, {"reindex": True}], ids=["run", "reindex"])
@@ -629,6 +633,7 @@ def test_what_is_spoiled_in_bulk_keeps_its_vectors(
     assert (report.encoded, report.pictures, report.kept) == (0, 12, 0)
 
 
+@pytest.mark.few(each="placeholder of")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("placeholder", [".{}.icloud", "{}.nextcloud", "{}.owncloud", "{}.cloud", "{}.dvc"])
@@ -695,6 +700,7 @@ def test_one_that_is_spoiled_is_a_picture_no_more_but_an_empty_file_says_nothing
     assert run(photos, encoder).pictures == 10
 
 
+@pytest.mark.few(each="status share")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(
@@ -795,6 +801,7 @@ def unreadable_file(name: str, number: int, patch: pytest.MonkeyPatch) -> Iterat
         yield
 
 
+@pytest.mark.few(each="number name options")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ELOOP])

@@ -88,6 +88,7 @@ def reference(weights: Path, table: Array, ids: list[int]) -> Array:
     return np.asarray(last / np.linalg.norm(last))
 
 
+@pytest.mark.slow
 def test_texts_of_many_lengths_in_one_batch_are_encoded_as_each_alone_by_definition(tmp_path: Path) -> None:
     write_weights(tmp_path / "weights.npz")
     backbone = MultilingualBackbone(tmp_path / "weights.npz")

@@ -109,6 +109,7 @@ def test_lists_end_ties_by_row_id(index: Path, encoder: FakeEncoder) -> None:
         assert len(set(dates.tolist())) < len(rows)  # there are ties
 
 
+@pytest.mark.slow
 def test_hidden_and_shown_are_all_that_pass_the_filter(index: Path, encoder: FakeEncoder) -> None:
     with clipsearch.open(index, encoder=encoder) as photos:
         for query in ("red", "red folder:2003", "like:5", "folder:2003"):

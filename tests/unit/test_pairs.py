@@ -333,6 +333,7 @@ def test_other_braces() -> None:
     assert expand_braces("x}{") == ["x}{"]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damage_is_never_more_than_an_error_of_ours(

@@ -48,6 +48,7 @@ def test_pieces_cover_a_long_picture(width: int, height: int) -> None:
 LONG = [(900, 120), (130, 1500), (4000, 500), (700, 300), (9000, 90), (60, 6000)]
 
 
+@pytest.mark.few(each="mode extension size")
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("mode", "extension", "size"),
@@ -113,6 +114,7 @@ def test_empty_pieces_hardly_count() -> None:
 SIZES = [(1600, 160), (160, 1600), (5000, 100), (400, 180), (230, 100), (6000, 60), (60, 6000)]
 
 
+@pytest.mark.few(each="extension size")
 @pytest.mark.many
 @pytest.mark.parametrize(("extension", "size"), thinned(itertools.product(["jpg", "png", "webp"], SIZES), 4))
 def test_a_long_picture_finds_itself(tmp_path: Path, size: tuple[int, int], extension: str) -> None:
@@ -128,6 +130,7 @@ def test_a_long_picture_finds_itself(tmp_path: Path, size: tuple[int, int], exte
     assert clipsearch.__version__
 
 
+@pytest.mark.few(each="aspect at upright")
 @pytest.mark.many
 @pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize("aspect", [3, 12, 30, 100, 400])

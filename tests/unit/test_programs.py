@@ -209,6 +209,7 @@ def test_the_documentation_names_the_parameters_of_every_endpoint(address: str) 
         assert set(re.findall(r"`(\w+)`", row)) == parameters, name
 
 
+@pytest.mark.slow
 def test_calls_that_are_none_are_refused_in_json_and_not_logged(
     address: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import re
 import time
@@ -17,9 +16,10 @@ from clipsearch.errors import EmptyQuery, InvalidQuery, MalformedQuery
 from clipsearch.query import LENGTH_LIMIT, Query, Term, parse_query, with_rows_raised
 from clipsearch.query.fields import FIELDS, FILTERS, filter_rows
 from clipsearch.query.nodes import AllOf, AnyOf, Filter, Glob, Near, Not, Oriented, Range, Seen, Tagged
+from tests.support.breadth import tries
 
 ROOT = Path(__file__).parents[2]
-FUZZ = int(os.environ.get("CLIPSEARCH_EXAMPLES", "5000"))
+FUZZ = tries("CLIPSEARCH_EXAMPLES", 1000, 5000)
 A, B = Glob("folder", ("a",)), Tagged("b")
 SINCE_2020 = Range("date", 1_577_836_800_000_000, None)
 

@@ -27,6 +27,7 @@ from clipsearch.pictures.words import longest_for
 from clipsearch.search.collection import Collection
 from clipsearch.store import Writer, open_snapshot
 from clipsearch.store.words import WordFiles
+from tests.support.breadth import tries
 from tests.support.commands import Commands
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.word_reader import COMMAND, write_picture
@@ -38,7 +39,7 @@ def commands() -> Iterator[Commands]:
         yield running
 
 
-KILLS = int(os.environ.get("CLIPSEARCH_KILLS", "3"))
+KILLS = tries("CLIPSEARCH_KILLS", 2, 3)
 
 
 def options(**changed: object) -> ReadOptions:
@@ -60,6 +61,7 @@ def found(index: Path, query: str) -> list[str]:
         return sorted(hit.record.path for hit in photos.search(query, k=100))
 
 
+@pytest.mark.slow
 def test_a_pass_reads_what_has_words_and_the_next_one_only_what_is_new(photos: Path) -> None:
     index = index_of(photos, {"a.png": "Total 12", "b.png": "", "c.png": "boarding pass"})
     seen: list[Progress] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
 from collections import Counter
 
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 
 from clipsearch.indexer.schedule import DEPTH, MOST_CARRIED_BYTES, TRIES, Schedule, Unit
 from clipsearch.pictures.pool import DecodeTask
+from tests.support.breadth import tries
 
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "60"))
+EXAMPLES = tries("CLIPSEARCH_EXAMPLES", 20, 60)
 
 
 def task(key: int, mode: str = "decode") -> DecodeTask:

@@ -309,6 +309,7 @@ def test_a_query_that_names_a_file_of_this_machine_does_not_read_it(
     assert encoder.images_encoded == before
 
 
+@pytest.mark.slow
 def test_no_endpoint_takes_a_path_of_this_machine_for_a_picture(with_page: TestClient, index: Path) -> None:
     for name in (str(index.parent / "red.png"), str(index.parent / "secret.txt"), "/etc/passwd"):
         file = {"path": name, "meta": {"_type": "gradio.FileData"}}

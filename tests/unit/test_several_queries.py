@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ import clipsearch
 from benchmarks.common import random_blocks, write_index
 from clipsearch.records import FloatArray, Hit
 from clipsearch.search.collection import Collection
+from tests.support.breadth import tries
 from tests.support.collections import varied_index
 from tests.support.fake_encoder import FakeEncoder
 
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "12"))
+EXAMPLES = tries("CLIPSEARCH_EXAMPLES", 4, 12)
 QUERIES = [
     "red",
     "a dog on a beach",

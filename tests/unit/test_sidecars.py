@@ -32,6 +32,7 @@ from clipsearch.records import ImageRecord, Preprocessing
 from clipsearch.search.collection import Collection
 from clipsearch.store import columns, open_snapshot, read_records
 from tests.faults.test_mutated_pictures import FORMATS, encoded, mutated
+from tests.support.breadth import tries
 from tests.support.cases import thinned
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import picture
@@ -86,6 +87,7 @@ WRITERS: dict[str, tuple[str, Callable[[int], bytes]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("name", thinned(WRITERS, 4))
 def test_what_lies_beside_a_picture_is_noticed_when_it_comes_changes_and_goes(photos: Path, name: str) -> None:
@@ -438,7 +440,7 @@ def test_the_pool_reads_metadata_without_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", thinned(FORMATS, 3))
 def test_metadata_of_damaged_files_is_read_where_their_pixels_are(tmp_path: Path, name: str) -> None:
     preprocessing = Preprocessing(32, 32, (0.0,) * 3, (1.0,) * 3)
-    for number in range(int(os.environ.get("CLIPSEARCH_MUTATIONS", "12"))):
+    for number in range(tries("CLIPSEARCH_MUTATIONS", 4, 12)):
         content = encoded(name, number)
         for seed in (None, number):
             body = content if seed is None else mutated(content, seed)

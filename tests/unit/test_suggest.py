@@ -45,6 +45,7 @@ def said(photos: Collection, word: str, **more: Any) -> list[Suggestion]:
     return suggest(photos, Vocabulary(photos), word, **more)
 
 
+@pytest.mark.slow
 @given(told=st.lists(records, min_size=1, max_size=20), word=st.sampled_from(HOSTILE) | st.text(max_size=3))
 @settings(max_examples=FOLDERS, deadline=None)
 def test_a_value_that_is_suggested_finds_what_was_counted(told: list[dict[str, Any]], word: str) -> None:
@@ -58,6 +59,7 @@ def test_a_value_that_is_suggested_finds_what_was_counted(told: list[dict[str, A
                 assert len(photos.select(asked)) >= (one.count or 0) > 0, (typed, one)
 
 
+@pytest.mark.slow
 @given(st.text() | st.sampled_from([f"{name}:" for name in FIELDS]))
 @settings(max_examples=100, deadline=None)
 def test_any_word_is_answered(photos: Collection, word: str) -> None:

@@ -63,6 +63,7 @@ def test_a_lock_that_another_snapshot_shares_is_not_written_to(photos: Path, enc
     assert other.read_text() == "as it was\n"
 
 
+@pytest.mark.slow
 def test_folders_behind_links_are_never_cleaned_up(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 3)
     run(photos, encoder)
@@ -88,6 +89,7 @@ def test_folders_behind_links_are_never_cleaned_up(photos: Path, encoder: FakeEn
     assert {path.read_text() for path in database.iterdir()} == {"precious"}
 
 
+@pytest.mark.slow
 def test_a_marked_index_without_manifests_is_damaged_not_new(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 8)
     run(photos, encoder)

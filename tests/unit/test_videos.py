@@ -243,6 +243,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return made
 
 
+@pytest.mark.few(each="ending how")
 @pytest.mark.many
 @pytest.mark.parametrize("how", ["cut", "zeroed", "flipped", "noise", "holed"])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "webm", "avi"])

@@ -27,6 +27,7 @@ from clipsearch.records import FloatArray, Hit, ImageRecord
 from clipsearch.search.collection import Collection
 from clipsearch.search.dedupe import find_duplicates
 from clipsearch.store import Writer, manifest, open_rows, open_snapshot, read_records
+from tests.support.breadth import tries
 from tests.support.collections import serving
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
@@ -40,7 +41,7 @@ VIEWS = {
     "set000/p00004.jpg": [f"t={n},{n + 1}" for n in range(40)],
     "set001/p00010.jpg": ["page=1", "page=2"],
 }
-RUNS = int(os.environ.get("CLIPSEARCH_RUNS", "8"))
+RUNS = tries("CLIPSEARCH_RUNS", 3, 8)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,7 @@ def test_the_feature_goes_with_the_last_view(folder: Path) -> None:
 # -- runs
 
 
+@pytest.mark.slow
 def test_rows_of_a_file_change_together(folder: Path) -> None:
     encoder = FakeEncoder()
     video, other = (folder / path for path in ("set000/p00004.jpg", "set000/p00001.jpg"))

@@ -117,6 +117,7 @@ def test_a_tiny_tower_of_either_kind_gives_a_map(tmp_path: Path) -> None:
     assert found.by in ("features", "crops")
 
 
+@pytest.mark.few(each="orientation colour")
 @pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("orientation", [1, 6, 8])
@@ -155,6 +156,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_collection_says_where(photos: Path) -> None:
     with clipsearch.open(photos, encoder=FakeEncoder()) as collection:
         row = next(record.row_id for record in collection if record.path == "b.png")

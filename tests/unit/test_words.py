@@ -48,12 +48,13 @@ from clipsearch.records import ImageRecord, PictureMetadata
 from clipsearch.search.collection import Collection
 from clipsearch.search.filters import passing
 from clipsearch.store.columns import build_columns
+from tests.support.breadth import tries
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import picture
 from tests.support.written_pictures import ARCHIVE, BESIDE, WRITTEN
 from tests.unit.test_metadata import chunk, exif_bytes, jpeg_with, metadata_of, png_with, segment, xmp
 
-EXAMPLES = int(os.environ.get("CLIPSEARCH_EXAMPLES", "100"))
+EXAMPLES = tries("CLIPSEARCH_EXAMPLES", 25, 100)
 MWG = (
     "xmlns:mwg-rs='http://www.metadataworkinggroup.com/schemas/regions/' "
     "xmlns:stArea='http://ns.adobe.com/xmp/sType/Area#' xmlns:acdsee='http://ns.acdsee.com/iptc/1.0/' "
@@ -280,6 +281,7 @@ def in_exif(text: str) -> PictureMetadata:
     return of(read_embedded("JPEG", exif_of_bytes(content)).said[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(text=anything, write=st.sampled_from([in_xmp, in_iptc, in_exif]))
 def test_any_text_is_found(text: str, write: Callable[[str], PictureMetadata]) -> None:

@@ -63,6 +63,7 @@ def plainly(hits: Hits) -> list[tuple[str, str | None, float, float | None]]:
     return [(hit.record.path, hit.band, hit.score, hit.confidence) for hit in hits]
 
 
+@pytest.mark.few(each="query options")
 @pytest.mark.many
 @pytest.mark.parametrize("query", ["red", "blue", "not there", "brown folder:trips", "green after:2023-06", "like:3"])
 @pytest.mark.parametrize("options", [{}, {"all": True}, {"sort": "path"}, {"unique": True}, {"min_confidence": 0.1}])
@@ -101,6 +102,7 @@ def test_a_strong_hit_stays_the_first(written: Path) -> None:
         assert name not in [hit.record.path for hit in photos.search("yellow like:10", 10) if hit.words]
 
 
+@pytest.mark.few(each="query options")
 @pytest.mark.many
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize(

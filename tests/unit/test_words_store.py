@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from clipsearch.search.collection import Collection
 from clipsearch.store import Writer, open_snapshot, words
 from clipsearch.store.hashes import hash_keys, hash_texts
 from clipsearch.store.words import ReadPicture, WordFiles, WordsFile, add_words, compacted, text_of
+from tests.support.breadth import tries
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import fill
 from tests.support.words import line, read_picture, write_words
@@ -120,7 +120,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(["T
 
 
 @given(texts=st.lists(st.lists(TEXTS, max_size=3), min_size=1, max_size=5), data=st.data())
-@settings(max_examples=int(os.environ.get("CLIPSEARCH_EXAMPLES", "60")), deadline=None)
+@settings(max_examples=tries("CLIPSEARCH_EXAMPLES", 20, 60), deadline=None)
 def test_what_is_found_is_what_holds_all_words(
     tmp_path_factory: pytest.TempPathFactory, texts: list[list[str]], data: st.DataObject
 ) -> None:
@@ -159,7 +159,7 @@ def test_files_are_merged_as_they_grow_in_number(tmp_path: Path) -> None:
 
 @given(changes=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1, max_size=20))
 @example(changes=[(0, 2), *((number, 3) for number in range(20, 30))])
-@settings(max_examples=int(os.environ.get("CLIPSEARCH_EXAMPLES", "4")), deadline=None)
+@settings(max_examples=tries("CLIPSEARCH_EXAMPLES", 2, 4), deadline=None)
 def test_what_was_read_again_is_found_by_its_newest_words_alone(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
 ) -> None:
