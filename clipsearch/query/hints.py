@@ -7,7 +7,7 @@ index and no model: what they know is given.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from clipsearch.query import Query
 from clipsearch.query.nodes import Range, Tagged, leaves_of
@@ -29,7 +29,19 @@ _MONTHS = {
 }  # fmt: skip
 _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _YEAR = r"(?:19[5-9]\d|20\d\d)"
-_BEFORE_DATE = r"(?:\b(?:in|from|of|on|during|since|im|en|du|de)\s+(?:the\s+)?)?"
+_BEFORE_DATE = r"(?:\b(?:in|from|of|on|during|im|en|du|de)\s+(?:the\s+)?)?"
+# What says that another time is meant than the date, and which: up to its first day, from it, up to its last, after it.
+_SIDES = (
+    (re.compile(r"\b(?:before|older\s+than|earlier\s+than|prior\s+to)\s+$", re.IGNORECASE), "before", 0),
+    (re.compile(r"\b(?:until|till|through|up\s+to)\s+$", re.IGNORECASE), "before", 1),
+    (re.compile(r"\bsince\s+$", re.IGNORECASE), "after", 0),
+    (re.compile(r"\b(?:after|newer\s+than|later\s+than)\s+$", re.IGNORECASE), "after", 1),
+)
+_NO_DATE = re.compile(
+    r"(?:\b(?:not|no|without|except(?:ing|\s+for)?|excluding|than|and|or|to|between|vor|nach|seit|bis|avant|après|depuis"
+    r"|jusqu'à|antes\s+de|después\s+de|desde|hasta)|[-–—+])\s*$",
+    re.IGNORECASE,
+)
 _DATES = tuple(
     (rf"(?<![\w:/.-]){_BEFORE_DATE}\b{pattern}\b(?![-/.:]?\d)")
     for pattern in (
@@ -42,12 +54,23 @@ _DATES = tuple(
         rf"(?P<year>{_YEAR})",
     )
 )
+_RANGE = (
+    rf"(?:\b(?:from|between)\s+)?\b(?P<first>(?:(?:{_MONTH})\s+)?{_YEAR})\s*(?:\b(?:to|and|until|till|through)\b|[-–—])"
+    rf"\s*(?P<last>(?:(?:{_MONTH})\s+)?{_YEAR})\b(?![-/.:]?\d)"
+)
 # What is not wanted. "no" begins names of signs ("no parking"), so it counts only before a word for things.
 _ARTICLE = r"(?:an?\s+|any\s+|the\s+)?"
 _WITHOUT = (
     rf"(?:^|\s)(?:(?:but\s+|and\s+|with\s+)?(?:not|no)|without|w/o|excluding|except(?:\s+for)?|(?<=\s)(?:ohne|sans|sin))"
-    rf"\s+{_ARTICLE}(?P<word>[^\W\d_]+)\b(?!\s+\w+ing\b)"
+    rf"\s+(?P<things>{_ARTICLE}[^\W\d_]+(?:\s*(?:,|\b(?:or|and|nor)\b)\s*{_ARTICLE}[^\W\d_]+)*)\b"
+    # Of two words that belong together, neither is left out by itself; nor of what somebody does.
+    rf"(?=\s*(?:$|[,.;:?!]|\b(?:in|on|at|of|with|near|by|under|over|from|for|behind|beside|but)\b))"
 )
+_BETWEEN_THINGS = re.compile(rf"\s*(?:,|\b(?:or|and|nor)\b)\s*{_ARTICLE}", re.IGNORECASE)
+_LOOK_WORDS = {*COLORS, "grey"} | {
+    "blurry", "blurred", "dark", "bright", "monochrome", "panorama", "panoramic", "screenshot", "screenshots",
+    "document", "documents", "color", "colour", "scan", "scans", "background",
+}  # fmt: skip
 _NO_THINGS = (
     "one no not smoking parking entry trespassing swimming fishing diving way doubt idea matter longer more less other "
     "exit stopping vacancy dumping littering limit fear comment problem to yet so very only sure too in on at from "
@@ -165,16 +188,16 @@ def unknown_tags(query: Query, tags: Iterable[str], with_keyword: Callable[[str]
 def _without(query: Query, text: str) -> list[str]:
     told: list[str] = []
     for match in re.finditer(_WITHOUT, text, re.IGNORECASE):
-        word = match["word"].lower()
-        if word in _NOT_THINGS:
+        things = [re.sub(rf"^{_ARTICLE}", "", thing).lower() for thing in _BETWEEN_THINGS.split(match["things"])]
+        if any(thing in _NOT_THINGS or thing in _LOOK_WORDS for thing in things):
             continue
-        rest = _rest(query, match[0], f"-{word}")
+        rest = _rest(query, match[0], " ".join(f"-{thing}" for thing in things))
         if rest is not None:
             told.append(
                 sentence(
                     "without",
                     "words like not and without are not understood. To leave out {word}, write: {query}",
-                    word=word,
+                    word=", ".join(things),
                     query=rest,
                 )
             )
@@ -186,18 +209,40 @@ def _taken(query: Query, text: str) -> list[str]:
         isinstance(leaf, Range) and leaf.column == "date" for leaf in leaves_of(query.filter)
     ):
         return []
-    match = next((found for pattern in _DATES if (found := re.search(pattern, text, re.IGNORECASE))), None)
-    if match is None:
-        return []
-    groups = match.groupdict()
-    year = int(groups["year"])
-    named, number = groups.get("month"), groups.get("number")
-    month = _MONTHS[named.lower()] if named else int(number) if number else None
-    said = _span(year, month, int(groups["day"]) if groups.get("day") else None)
-    rest = None if said is None else _rest(query, match[0], said)
+    found = _dated(text)
+    rest = None if found is None else _rest(query, *found)
     if rest is None:
         return []
     return [sentence("taken", "dates in words are not understood. For pictures taken then, write: {query}", query=rest)]
+
+
+def _dated(text: str) -> tuple[str, str] | None:
+    """The words of a text that say a time, and the filters for it; None if there are none, or none that are sure."""
+    between = re.search(_RANGE, text, re.IGNORECASE)
+    if between is not None:
+        first, last = (next(filter(None, map(_span_of, _matches(between[name]))), None) for name in ("first", "last"))
+        is_sure = first is not None and last is not None and _NO_DATE.search(text[: between.start()]) is None
+        return (between[0], f"after:{first[0]} before:{last[1]}") if is_sure and first and last else None
+    match = next(iter(_matches(text)), None)
+    if match is None or len(re.findall(rf"\b{_YEAR}\b", text)) > 1 or (span := _span_of(match)) is None:
+        return None
+    head = text[: match.start()]
+    for pattern, field, end in _SIDES:
+        if (side := pattern.search(head)) is not None:
+            is_negated = _NO_DATE.search(head[: side.start()]) is not None
+            return None if is_negated else (f"{side[0]}{match[0]}", f"{field}:{span[end]}")
+    return None if _NO_DATE.search(head) is not None else (match[0], f"after:{span[0]} before:{span[1]}")
+
+
+def _matches(text: str) -> Iterator[re.Match[str]]:
+    return (found for pattern in _DATES if (found := re.search(pattern, text, re.IGNORECASE)))
+
+
+def _span_of(match: re.Match[str]) -> tuple[str, str] | None:
+    groups = match.groupdict()
+    named, number = groups.get("month"), groups.get("number")
+    month = _MONTHS[named.lower()] if named else int(number) if number else None
+    return _span(int(groups["year"]), month, int(groups["day"]) if groups.get("day") else None)
 
 
 _BEFORE_HEAD = re.compile(rf"(?:(?:an?|the|my|our|some|two|three)\s+)*{_PICTURE}\s+of\s+", re.IGNORECASE)
@@ -227,8 +272,8 @@ def head_of(query: Query) -> tuple[str, str] | None:
     return None if written is None else (words[-1], written)
 
 
-def _span(year: int, month: int | None, day: int | None) -> str | None:
-    """`after:` and `before:` of a year, month or day; None where there is no such one."""
+def _span(year: int, month: int | None, day: int | None) -> tuple[str, str] | None:
+    """When a year, month or day begins, and when it is over; None where there is no such one."""
     import datetime
 
     try:
@@ -236,15 +281,17 @@ def _span(year: int, month: int | None, day: int | None) -> str | None:
     except ValueError:
         return None
     if day is not None:
-        return f"after:{first} before:{first + datetime.timedelta(days=1)}"
+        return f"{first}", f"{first + datetime.timedelta(days=1)}"
     if month is not None:
-        return f"after:{first:%Y-%m} before:{year + month // 12}-{month % 12 + 1:02d}"
-    return f"after:{year} before:{year + 1}"
+        return f"{first:%Y-%m}", f"{year + month // 12}-{month % 12 + 1:02d}"
+    return str(year), str(year + 1)
 
 
 def _looking(query: Query, text: str) -> list[str]:
     for pattern, says, what in _LOOKS:
         match = re.search(pattern, text, re.IGNORECASE)
+        if match is not None and _is_refused(text, match):
+            return []
         if match is not None and says not in query.source:
             rest = _rest(query, match[0], says)
             return (
@@ -253,7 +300,7 @@ def _looking(query: Query, text: str) -> list[str]:
                 else [sentence("looks", "for {what} by their pixels, write: {query}", what=what, query=rest)]
             )
     match = re.search(_COLOR, text, re.IGNORECASE)
-    if match is None or "color:" in query.source:
+    if match is None or "color:" in query.source or _is_refused(text, match):
         return []
     color = (match["alone"] or match["of"]).lower().replace("grey", "gray")
     rest = _rest(query, match[0], f"color:{color}")
@@ -262,6 +309,14 @@ def _looking(query: Query, text: str) -> list[str]:
     return [
         sentence("much_colour", "for pictures with much of this colour by their pixels, write: {query}", query=rest)
     ]
+
+
+def _is_refused(text: str, match: re.Match[str]) -> bool:
+    """Whether what stands before a phrase says that it is not wanted."""
+    return (
+        re.search(rf"\b(?:not|no|without|w/o|except(?:\s+for)?|excluding)\s+{_ARTICLE}$", text[: match.start()])
+        is not None
+    )
 
 
 def _rest(query: Query, phrase: str, instead: str) -> str | None:

@@ -14,6 +14,7 @@ import pytest
 import clipsearch
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError
+from clipsearch.query import parse_query
 from clipsearch.search.collection import Collection
 from clipsearch.store.tags import write_tags
 from tests.support.cases import thinned
@@ -76,3 +77,13 @@ def test_a_typed_query(collection: Collection, query: str, terms: str, filters: 
         _, _, offered = line.partition(", write: ")
         if offered:
             collection.search(offered, all=True)  # what is offered can be asked
+
+
+@pytest.mark.parametrize("text", ["\ufeffdog", "dog\u200f", "\u202edog", "d\u200bog", "do\u00adg", "𝐝𝐨𝐠", "  «dog» "])
+def test_characters_that_show_nothing_are_not_asked_for(text: str) -> None:
+    assert [term.value for term in parse_query(text).terms] == ["dog"]
+
+
+@pytest.mark.parametrize("text", ["👨\u200d👩", "می\u200cخواهم", "🏴\U000e0067\U000e0062\U000e007f", ":)", "?!"])
+def test_characters_that_join_others_stay(text: str) -> None:
+    assert [term.value for term in parse_query(text).terms] == [text]
