@@ -221,7 +221,7 @@ def test_ctrl_c_while_an_archive_is_fetched_keeps_what_was_read(
     out, err = process.communicate(timeout=SOON_S)  # the server still sends nothing
     assert (process.returncode, err) == (0, "")
     assert not [path for path in temporary.iterdir() if path.suffix == ".tar"]
-    assert out.split()[0] in ("0", "2")
+    assert out.split()[0] in ("0", "1", "2")
     asked.let_go.set()
     report = run(FakeEncoder(dim=256), index)
     assert (report.pictures, report.encoded) == (6, 6 - int(out.split()[0]))

@@ -347,7 +347,7 @@ def test_a_page_that_hangs_costs_itself(tmp_path: Path) -> None:
     assert (partial.path, partial.reason) == ("trap.pdf", "some of its pages are damaged")
     with Collection(report.index, encoder=encoder) as photos:
         views = {hit.record.view for hit in photos.search("red", 99, each=True)}
-    assert views == {f"page={number}" for number in range(1, 41) if number != 17}
+    assert views - {""} == {f"page={number}" for number in range(1, 41) if number != 17}
 
 
 @pytest.mark.slow
