@@ -11,7 +11,6 @@ apostrophes, colons and numbers in it mean nothing.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -124,15 +123,12 @@ def _or_part(is_file: Callable[[str], bool]) -> Callable[[str], bool]:
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 """Characters that say how to write a text and show nothing, as they come with what is pasted; but none of those that
 emoji and scripts are joined by."""
-_LETTERS_IN_STYLE = re.compile("[\U0001d400-\U0001d7ff]+")  # bold, italic and so on, of mathematics
 
 
 def without_end(text: str) -> str:
-    """A text without what changes nothing of what it asks for: marks at its ends (`dog.`, `(dog)`, `#dog`), characters
-    that show nothing, letters in styles of their own."""
-    text = given = _LETTERS_IN_STYLE.sub(
-        lambda match: unicodedata.normalize("NFKC", match[0]), _INVISIBLE.sub("", text)
-    )
+    """A text without what changes nothing of what it asks for: marks at its ends (`dog.`, `(dog)`, `#dog`), and
+    characters that show nothing."""
+    text = given = _INVISIBLE.sub("", text)
     plain = ""
     while plain != (plain := text):
         text = text.rstrip(" .?!…。？！,;:'\"”’»*_~").lstrip(" .?!…¿¡,;:'\"“‘«„#*_~")

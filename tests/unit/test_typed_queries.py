@@ -79,7 +79,7 @@ def test_a_typed_query(collection: Collection, query: str, terms: str, filters: 
             collection.search(offered, all=True)  # what is offered can be asked
 
 
-@pytest.mark.parametrize("text", ["\ufeffdog", "dog\u200f", "\u202edog", "d\u200bog", "do\u00adg", "𝐝𝐨𝐠", "  «dog» "])
+@pytest.mark.parametrize("text", ["\ufeffdog", "dog\u200f", "\u202edog", "d\u200bog", "do\u00adg", "  «dog» "])
 def test_characters_that_show_nothing_are_not_asked_for(text: str) -> None:
     assert [term.value for term in parse_query(text).terms] == ["dog"]
 
