@@ -165,10 +165,11 @@ class _Decoded:
 class Beside(NamedTuple):
     """What a file holds beside the picture that is seen of it."""
 
-    has_more_pictures: bool = False  # pages, frames of an animation, the other half of a stereo picture
+    has_more_pictures: bool = False  # pages, frames of an animation
     is_deep: bool = False  # more than 8 bits a colour
     is_raw: bool = False  # what a sensor saw
     is_for_print: bool = False  # its colours are those of inks
+    has_second_picture: bool = False  # behind a JPEG: the other half of a stereo picture, a gain map; no preview
 
 
 _PNG_DEPTH_AT = 24
@@ -629,9 +630,9 @@ class PictureFile:
                 self._stream.seek(_PNG_DEPTH_AT)
                 is_deep = self._stream.read(1) == b"\x10"
             entries = ((image._getmp() or {}) if self.kind == "JPEG" else {}).get(_PICTURES_OF_MPO, ())
-            frames = [entry for entry in entries if entry["Attribute"]["MPType"].startswith("Multi-Frame")]
-            has_more = bool(getattr(image, "is_animated", False)) or len(frames) > 1
-            return Beside(has_more, is_deep, is_for_print=image.mode == "CMYK")
+            pictures = [entry for entry in entries if not entry["Attribute"]["MPType"].startswith("Large Thumbnail")]
+            has_more = bool(getattr(image, "is_animated", False))
+            return Beside(has_more, is_deep, False, image.mode == "CMYK", len(pictures) > 1)
 
     def _read(self) -> None:
         """Bring the bytes of a file of ordinary size into memory."""

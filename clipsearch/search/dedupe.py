@@ -296,6 +296,8 @@ class _Versions:
             return "colours"
         if worse_look.beside.is_deep and not better_look.beside.is_deep:
             return "more than 8 bits a colour"
+        if worse_look.beside.has_second_picture:
+            return "a second picture"
         if worse_look.beside.is_for_print and not better_look.beside.is_for_print:
             return "colours for print"
         if worse_look.size == better_look.size and worse.is_lossless and not better.is_lossless:

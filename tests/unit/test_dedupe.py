@@ -373,6 +373,17 @@ def test_files_with_several_pictures_are_copies_of_the_same_bytes_alone(photos: 
     assert groups_of(photos) == [(name, {f"same-{name}"})]
 
 
+def test_a_jpeg_with_a_second_picture_is_kept_and_never_to_delete(photos: Path) -> None:
+    """Stereo pictures, and those with a gain map: in both what is seen is a whole JPEG."""
+    save_all(photos / "z.jpg", frames(2), format="MPO", quality=90)
+    scene(0).save(photos / "a.jpg", quality=90)
+    at(photos / "a.jpg", 0)
+    at(photos / "z.jpg", 10)
+    assert groups_of(photos) == []
+    at(photos / "a.jpg", 20)
+    assert groups_of(photos) == [("z.jpg", {"a.jpg"})]
+
+
 def with_words(**given: str) -> bytes:
     """XMP of what people write."""
     parts = "".join(
