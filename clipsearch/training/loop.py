@@ -148,9 +148,9 @@ class Loop:
     ) -> None:
         """`anyway`: go on when held-out recall collapses. `measured` is given each row of metrics.
 
-        With one of these two, the last epoch is kept, whatever was measured. `held`: the part of what is measured that
-        belongs to held-out pairs. `measured_before`: rows of metrics for the epochs, of which nothing is measured then.
-        `stage`: what messages and reports call the run.
+        With one of these two, the last epoch is kept, whatever was measured, and recall stops nothing. `held`: the part
+        of what is measured that belongs to held-out pairs. `measured_before`: rows of metrics for the epochs, of which
+        nothing is measured then. `stage`: what messages and reports call the run.
         """
         self._stage = stage
         self._held = held
@@ -401,9 +401,9 @@ class Loop:
         if self.world.is_first:
             self.folder.restart_metrics(progress.rows)
             self._measured_row(row)
-        # A run that is at its end has its verdict.
+        # A run that is at its end has its verdict. A turn chooses no epoch, and its few pairs fall by chance.
         judged = progress.step >= max(JUDGED_AFTER * self.total_steps, 3 * self.plan.warmup_steps)
-        judged = judged and not progress.finished
+        judged = judged and not progress.finished and self._held is None
         fallen = recall < COLLAPSED_RECALL * progress.start_recall
         if judged and fallen and progress.start_recall > LEAST_START_RECALL and not self._anyway:
             fall = f"held-out recall@10 fell from {progress.start_recall:.1%} to {recall:.1%} in {epoch} epochs"
