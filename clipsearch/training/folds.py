@@ -17,7 +17,7 @@ from clipsearch.records import FloatArray, IntArray
 from clipsearch.training.distributed import first_alone, wait_for_all
 from clipsearch.training.interpolation import GRID
 from clipsearch.training.loop import Loop
-from clipsearch.training.methods import prepare
+from clipsearch.training.methods import Common, prepare
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
 from clipsearch.training.run_folder import Row, RunFolder
 from clipsearch.training.settings import SEE_WHY, NothingToLearn, TrainingInterrupted, TrainingStopped
@@ -60,13 +60,17 @@ def take_turns(
     base: OpenClipEncoder | None,
     report: Callable[[str, int, int], None],
     watch: Watch,
+    common: Common | None = None,
 ) -> Turns:
     """Train on all pairs but those of one fold, for each fold, and measure those. Raises: as `run.train`.
+
+    `common`: as `prepare` takes it.
 
     A held-out pair is looked for among all pictures, those trained on, too. All epochs are run, and the last is
     measured, so that nothing is chosen by the few pairs of a fold. A fold is left out, and that is said, if the other
     pairs can teach nothing.
     """
+    common = common or Common()
     found: list[Fold] = []
     why: NothingToLearn | None = None
     for number in range(int(folds.max()) + 1):
@@ -90,6 +94,7 @@ def take_turns(
                         report,
                         watch,
                         name,
+                        common,
                     )
             except NothingToLearn as error:
                 why = error
@@ -118,10 +123,12 @@ def _take_turn(
     report: Callable[[str, int, int], None],
     watch: Watch,
     name: str,
+    common: Common,
 ) -> Fold:
     kept = np.flatnonzero(~is_held)
     own = None if weights is None else weights[kept]
-    work = prepare(request, pairs.subset(kept), pairs, anchor, folder, world, base, report, lambda _: None, own)
+    kept_pairs = pairs.subset(kept)
+    work = prepare(request, kept_pairs, pairs, anchor, folder, world, base, report, lambda _: None, own, common)
     trainee = work.trainee
 
     def held(metrics: Metrics) -> Metrics:

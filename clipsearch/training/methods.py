@@ -35,6 +35,7 @@ from clipsearch.training.world import World
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
     from clipsearch.training.run import Notice, Report, Request
+    from clipsearch.training.towers import TowersTrainee
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,14 @@ class Work:
     order: Order
     base_fingerprint: str
     counts: Callable[[], Counts]
+
+
+@dataclass(slots=True)
+class Common:
+    """What the runs of a cross-validation have in common, for `prepare`: the first makes it, those after it take it."""
+
+    frozen: FrozenModel | None = None
+    towers: TowersTrainee | None = None  # of the last run
 
 
 def default_method(model: str, device: torch.device) -> Method:
@@ -163,20 +172,24 @@ def prepare(
     report: Report,
     notice: Notice,
     weights: FloatArray | None = None,
+    common: Common | None = None,
 ) -> Work:
     """Make the trainee of the base model. `base`: as `open_base` gives it; `weights`: of the training pairs.
 
-    Raises: as `run.train`.
+    `common`: shared with runs before of the same request, whose trainees are not used any more. Raises: as `run.train`.
     """
+    common = common or Common()
     settings = request.settings
     if settings.swaps_captions:
         notice(swapping_notice(train))
     if base is not None and settings.method != "heads":
         from clipsearch.training.towers import prepare_towers
 
-        return prepare_towers(base, settings, train, dev, anchor, world, report, notice, weights)
+        work = prepare_towers(base, settings, train, dev, anchor, world, report, notice, weights, common.towers)
+        common.towers = work.trainee
+        return work
     directory = _directory(request, notice, introduced=True) if base is None else _exported(base, folder, report)
-    model = FrozenModel(directory)
+    model = common.frozen = common.frozen or FrozenModel(directory)
     views = settings.views if settings.method == "heads" else 1
     texts = list(dict.fromkeys(caption for pair in train for caption in pair.captions))
     readings = model.readings(texts)

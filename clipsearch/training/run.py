@@ -384,7 +384,7 @@ def _carry_out(
 ) -> TrainReport:
     from clipsearch.training.interpolation import choose, weigh
     from clipsearch.training.loop import Loop, percentages
-    from clipsearch.training.methods import prepare
+    from clipsearch.training.methods import Common, prepare
     from clipsearch.training.verdict import judge
 
     started = time.monotonic()
@@ -395,17 +395,26 @@ def _carry_out(
         if world.size == 1 and watch.interrupted():
             raise TrainingInterrupted(str(folder.path), folder.steps_done())
 
-    turns = None
+    turns, common = None, Common()
     if pairs.folds is not None:
         from clipsearch.training.folds import take_turns
 
         with _stops_noted(folder, world):
             turns = take_turns(
-                request, pairs.train, pairs.anchor, pairs.folds, pairs.weights, folder, world, base, report, watch
+                request,
+                pairs.train,
+                pairs.anchor,
+                pairs.folds,
+                pairs.weights,
+                folder,
+                world,
+                base,
+                report,
+                watch,
+                common,
             )
-    work = prepare(
-        request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, report, watch.notice, pairs.weights
-    )
+    notice, weights = watch.notice, pairs.weights
+    work = prepare(request, pairs.train, pairs.dev, pairs.anchor, folder, world, base, report, notice, weights, common)
     loop: Loop = Loop(
         work.trainee,
         work.order,

@@ -60,8 +60,13 @@ class TowersTrainee:
         sets: dict[str, PairSet],
         world: World | None = None,
         weights: FloatArray | None = None,
+        before: TowersTrainee | None = None,
     ) -> None:
-        """`weights`: how often an epoch shows each pair of `train` (see `Order`)."""
+        """`weights`: how often an epoch shows each pair of `train` (see `Order`).
+
+        `before`: a trainee of the same encoder and settings, which is not used any more: its towers are taken over with
+        the weights that it began with, and what it has read of the sets that are the same.
+        """
         self._encoder = encoder
         self._settings = settings
         self._world = world or World()
@@ -69,10 +74,13 @@ class TowersTrainee:
         self.micro_batch: int | None = MICRO_BATCHES.get(self.device.type, 32)
         asked = settings.learning_rate
         self.learning_rate = LEARNING_RATES[settings.method] if asked is None else asked
-        self.model: Any = copy.deepcopy(encoder.model).float()
-        set_batch_first(self.model, True)
-        if settings.checkpoint_layers:
-            self.model.set_grad_checkpointing(True)
+        self.lora: LoraReport | None = None
+        self._compiled: Towers | None = None
+        if before is None:
+            self._copy_towers()
+        else:
+            self._take_towers(before)
+        self._end: dict[str, Tensor] | None = None
         self.log_scale = nn.Parameter(self.model.logit_scale.detach().float().reshape(()).clone())
         self.bias: nn.Parameter | None = None
         own = getattr(self.model, "logit_bias", None)
@@ -80,17 +88,6 @@ class TowersTrainee:
         if self.objective == "siglip":
             start = SIGLIP_BIAS if own is None else float(own.detach().reshape(-1)[0])
             self.bias = nn.Parameter(torch.tensor(start, device=self.device))
-        torch.manual_seed(settings.seed)
-        self.lora: LoraReport | None = None
-        self._choose_trained(settings)
-        for name in ("logit_scale", "logit_bias"):
-            if isinstance(parameter := getattr(self.model, name, None), nn.Parameter):
-                parameter.requires_grad_(False)  # the loop has its own
-        self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-        self._start: dict[str, Tensor] = {}
-        if self.lora is None:
-            self._start = {name: value.detach().clone() for name, value in self.trained.items()}
-        self._end: dict[str, Tensor] | None = None
         self._train, self._sets = train, sets
         self.mirror = may_be_mirrored(train, settings.mirror)
         self._captions = Captions(train, encoder.tokenizer)
@@ -102,10 +99,40 @@ class TowersTrainee:
         self._locked_images: dict[str, FloatArray] = {}
         self._ahead: dict[bytes, list[Future[PixelArray | None]]] = {}
         self._pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
+        if before is not None:
+            self._take_sets(before)
         size = self._world.size
         self.order = make_order(self._captions.first, weights, settings, size)
         self.unreadable: set[int] = set()
-        self._compiled: Towers | None = None
+
+    def _copy_towers(self) -> None:
+        self.model: Any = copy.deepcopy(self._encoder.model).float()
+        set_batch_first(self.model, True)
+        if self._settings.checkpoint_layers:
+            self.model.set_grad_checkpointing(True)
+        torch.manual_seed(self._settings.seed)
+        self._choose_trained(self._settings)
+        for name in ("logit_scale", "logit_bias"):
+            if isinstance(parameter := getattr(self.model, name, None), nn.Parameter):
+                parameter.requires_grad_(False)  # the loop has its own
+        self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self._start = {name: value.detach().clone() for name, value in self.trained.items()}
+
+    def _take_towers(self, before: TowersTrainee) -> None:
+        self.model, self.lora, self._compiled = before.model, before.lora, before._compiled
+        self.trained, self._start = before.trained, before._start
+        self.model.zero_grad(set_to_none=True)
+        if self.lora is not None:
+            set_strength(self.model, 1.0)
+        with torch.no_grad():
+            for name, value in self.trained.items():
+                value.copy_(self._start[name])
+
+    def _take_sets(self, before: TowersTrainee) -> None:
+        same = {name for name, pairs in self._sets.items() if before._sets.get(name) is pairs}
+        self._pixels |= {key: found for key, found in before._pixels.items() if key[0] in same}
+        self._readable |= {name: found for name, found in before._readable.items() if name in same}
+        self._locked_images |= {name: found for name, found in before._locked_images.items() if name in same}
 
     def _choose_trained(self, settings: Settings) -> None:
         frozen = frozen_by([name for name, _ in self.model.named_parameters()], settings.freeze, settings.freeze_layers)
@@ -486,16 +513,20 @@ def prepare_towers(
     report: Callable[[str, int, int], None],
     notice: Callable[[str], None],
     weights: FloatArray | None = None,
+    before: TowersTrainee | None = None,
 ) -> Work:
-    """The trainee of an open_clip model. Raises: InvalidSettings, ModelNotFound (a tokenizer that cannot be had)."""
-    trainee = TowersTrainee(encoder, settings, train, {"dev": dev, "anchor": anchor}, world, weights)
+    """The trainee of an open_clip model. `before`: one that is not used any more, as `TowersTrainee` takes it.
+
+    Raises: InvalidSettings, ModelNotFound (a tokenizer that cannot be had).
+    """
+    trainee = TowersTrainee(encoder, settings, train, {"dev": dev, "anchor": anchor}, world, weights, before)
     if trainee.order.batch % world.size:
         raise InvalidSettings(
             f"a batch of {trainee.order.batch} cannot be split across {world.size} processes", "Choose another --batch"
         )
     if settings.views > 1 and settings.mirror is None and (said := mirroring_notice(trainee.mirror)):
         notice(said)
-    if settings.compile:
+    if settings.compile and before is None:
         report("compiling the towers", 0, 1)
         trainee.compile(notice)
     if trainee.lora is not None:

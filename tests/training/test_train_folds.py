@@ -17,18 +17,20 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 
 from clipsearch.evaluation.recall import evaluate  # noqa: E402
-from clipsearch.pairs.reading import open_pairs  # noqa: E402
+from clipsearch.pairs.reading import PairSet, open_pairs  # noqa: E402
 from clipsearch.training.folds import Fold, mean_rows, of_pictures, pooled, take_turns  # noqa: E402
-from clipsearch.training.loop import percentages  # noqa: E402
+from clipsearch.training.loop import Loop, percentages  # noqa: E402
 from clipsearch.training.run import Request, Watch, resume, train  # noqa: E402
 from clipsearch.training.run_folder import RunFolder  # noqa: E402
 from clipsearch.training.settings import (  # noqa: E402
     InvalidSettings,
+    Method,
     Settings,
     TrainingInterrupted,
     TrainingStopped,
 )
 from clipsearch.training.split import fold_numbers, split, takes_turns  # noqa: E402
+from clipsearch.training.towers import TowersTrainee  # noqa: E402
 from clipsearch.training.world import World  # noqa: E402
 from tests.support.open_clip_models import SMALL_VIT, small_encoder  # noqa: E402
 from tests.support.tiny_models import write_model_directory  # noqa: E402
@@ -127,6 +129,36 @@ def test_a_run_on_few_pairs_takes_turns_and_can_be_resumed(tmp_path: Path, monke
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
     assert rows[0]["text_to_image_r1"] == outcome.dev_before["text_to_image_r1"]
     assert rows[-1]["text_to_image_r1"] == outcome.dev_after["text_to_image_r1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora", "locked-image"])
+def test_towers_are_taken_over_with_the_weights_that_they_began_with(method: Method, tmp_path: Path) -> None:
+    pairs = open_pairs([write_pairs(tmp_path / "pairs", 12)])
+    settings = Settings(method, batch=4, learning_rate=1e-2, views=2)
+    base, turns = small_encoder(NARROW), (pairs.subset(range(8)), pairs.subset(range(4, 12)))
+
+    def trained(turn: PairSet, before: TowersTrainee | None) -> TowersTrainee:
+        trainee = TowersTrainee(base, settings, turn, {"dev": pairs}, before=before)
+        loop = Loop(trainee, trainee.order, settings, RunFolder(tmp_path / "run"))
+        for step in range(2):
+            loop._step(step)
+        return trainee
+
+    first = trained(turns[0], None)
+    first.measure("dev")
+    first.set_strength(0.3)
+    again, anew = trained(turns[1], first), trained(turns[1], None)
+    assert again.model is first.model
+    assert again._pixels  # decoded once
+    for strength in (1.0, 0.5, 0.0):
+        for trainee in (again, anew):
+            trainee.set_strength(strength)
+        for found, expected in zip(again.vectors("dev"), anew.vectors("dev"), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    weights = anew.trained_encoder("").model.state_dict()
+    for name, value in again.trained_encoder("").model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
 
 
 HEADS = Settings("heads", max_steps=2, views=1, keep_general=0.0)
