@@ -383,10 +383,12 @@ class Loop:
         }
         progress.loss_sum, progress.loss_steps = 0.0, 0
         progress.rows.append(row)
+        is_best = False
         if self._keeps_last and progress.step < self.total_steps:
             pass
         elif progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.best_epoch, progress.stale_epochs = score, epoch, 0
+            is_best = True
             if self.world.is_first:
                 progress.best_file = self._checkpoints.save_best(progress.step, self._weights())
             else:
@@ -397,15 +399,19 @@ class Loop:
         perfect = progress.best_score is not None and progress.best_score >= PERFECT_SCORE
         progress.stopped_early = not self._keeps_last and (perfect or progress.stale_epochs >= self.plan.patience)
         progress.finished = progress.stopped_early or progress.step >= self.total_steps
-        self.save()
-        if self.world.is_first:
-            self.folder.restart_metrics(progress.rows)
-            self._measured_row(row)
         # A run that is at its end has its verdict. A turn chooses no epoch, and its few pairs fall by chance.
         judged = progress.step >= max(JUDGED_AFTER * self.total_steps, 3 * self.plan.warmup_steps)
         judged = judged and not progress.finished and self._held is None
-        fallen = recall < COLLAPSED_RECALL * progress.start_recall
-        if judged and fallen and progress.start_recall > LEAST_START_RECALL and not self._anyway:
+        fallen = recall < COLLAPSED_RECALL * progress.start_recall and progress.start_recall > LEAST_START_RECALL
+        collapsed = judged and fallen and not self._anyway
+        # Of few pairs an epoch is one step, and a checkpoint takes longer; weights of a best epoch need one that names
+        # them.
+        if is_best or progress.finished or collapsed or self._is_time_to_save():
+            self.save()
+        if self.world.is_first:
+            self.folder.restart_metrics(progress.rows)
+            self._measured_row(row)
+        if collapsed:
             fall = f"held-out recall@10 fell from {progress.start_recall:.1%} to {recall:.1%} in {epoch} epochs"
             raise TrainingStopped(progress.step, fall, self._advice())
 

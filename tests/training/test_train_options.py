@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,25 @@ def test_a_collapse_is_judged_after_the_warmup_and_not_against_the_users_will(tm
                 loop._end_epoch(step)
         else:
             loop._end_epoch(step)
+
+
+def test_an_epoch_that_is_not_the_best_needs_no_checkpoint_of_its_own(tmp_path: Path) -> None:
+    loop = loop_for(Settings("full", batch=8, epochs=9, views=1), tmp_path)
+    files = tmp_path / "run" / "checkpoints"
+    for step, best, saved in ((2, None, 2), (4, 0.99, 2), (6, 0.99, 2), (8, -1.0, 8)):
+        if best is not None:
+            loop.progress.best_score = best
+        loop.progress.step = step
+        loop._end_epoch(step // 2)
+        assert json.loads((files / "state.json").read_text())["step"] == saved
+    assert sorted(path.name for path in files.glob("*.safetensors")) == [
+        "000008.safetensors",
+        "best-000008.safetensors",
+    ]
+    loop._saved_at -= 61  # a minute ago
+    loop.progress.best_score, loop.progress.step = 0.99, 10
+    loop._end_epoch(5)
+    assert json.loads((files / "state.json").read_text())["step"] == 10
 
 
 def test_a_run_at_its_end_has_a_verdict_and_is_not_called_stopped(tmp_path: Path) -> None:
