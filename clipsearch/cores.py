@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -29,6 +32,21 @@ def use_cores(count: int | None) -> None:
     """Let this process use so many cores at most: its share of a machine on which others work beside it."""
     global _share
     _share = count
+
+
+def import_with_sleeping_threads(name: str) -> Any:
+    """Import a module whose OpenMP threads are to wait asleep, not spinning, unless the environment says how.
+
+    On a busy machine spinning threads take the processor from those that work. OpenMP reads this once, when it is
+    loaded.
+    """
+    if name in sys.modules or "OMP_WAIT_POLICY" in os.environ:
+        return importlib.import_module(name)
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    try:
+        return importlib.import_module(name)
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]
 
 
 @lru_cache

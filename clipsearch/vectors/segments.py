@@ -9,10 +9,8 @@ of pictures and no encoder.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.config import reading
+from clipsearch.cores import import_with_sleeping_threads
 from clipsearch.errors import CorruptIndex, DimensionMismatch, InvalidQuery, first_line
 from clipsearch.filenames import native_path
 from clipsearch.records import FileRef, FloatArray, IntArray, IvfParameters, Manifest
@@ -300,16 +299,9 @@ def import_faiss() -> Any:
     """FAISS, when it is first needed: exact search does without it. Its type stubs lag behind its functions.
 
     Its threads wait asleep, not spinning: on a busy machine two spinning threads took 42 s of processor time, and
-    129 s, to train what one thread trained in 1.6 s, and two that sleep in 2.0 s. OpenMP reads this once, when it
-    is loaded.
+    129 s, to train what one thread trained in 1.6 s, and two that sleep in 2.0 s.
     """
-    if "faiss" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
-        os.environ["OMP_WAIT_POLICY"] = "passive"
-        try:
-            return importlib.import_module("faiss")
-        finally:
-            del os.environ["OMP_WAIT_POLICY"]
-    return importlib.import_module("faiss")
+    return import_with_sleeping_threads("faiss")
 
 
 def lists_by_nearness(index: Any, queries: FloatArray) -> IntArray:

@@ -100,3 +100,21 @@ def test_decoders_stay_within_the_memory_of_a_container(
     monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": machine // 4096}[name])
     monkeypatch.setattr(cores, "container_memory", lambda: container)
     assert decoding._memory_limit() == limit
+
+
+def test_threads_of_a_module_wait_asleep_unless_the_environment_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        code = "import os\nfound = os.environ['OMP_WAIT_POLICY']\n"
+        (tmp_path / f"loaded_once_{number}.py").write_text(code)
+    (tmp_path / "broken_when_loaded.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert cores.import_with_sleeping_threads("loaded_once_1").found == "passive"
+    with pytest.raises(ZeroDivisionError):
+        cores.import_with_sleeping_threads("broken_when_loaded")
+    assert "OMP_WAIT_POLICY" not in os.environ
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert cores.import_with_sleeping_threads("loaded_once_2").found == "active"
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
