@@ -443,12 +443,12 @@ class OnnxEncoder(BaseEncoder):
         if towers.many is None and pictures >= BULK_PICTURES:
             towers.few = None  # rather than two copies of the weights
             threads = _bulk_threads(self._threads)
-            tower = load_tower(self._model, choice, threads, lanes_for(threads))
+            tower = load_tower(self._model, choice, threads, lanes_for(threads), keep=True)
             towers.many = Bulk(self._model, tower, self.preprocessing, lanes_for(threads))
         if towers.many is not None:
             return towers.many
         if towers.few is None:
-            tower = load_tower(self._model, choice, _bulk_threads(self._threads), 1)
+            tower = load_tower(self._model, choice, _bulk_threads(self._threads), 1, keep=True)
             towers.few = Bulk(self._model, tower, self.preprocessing, lanes=1)
         return towers.few
 

@@ -117,9 +117,12 @@ FIXED: dict[str, Choice] = {
 }
 
 
-def load_tower(model: ModelDirectory, choice: Choice, threads: int, lanes: int | None = None) -> ImageTower:
+def load_tower(
+    model: ModelDirectory, choice: Choice, threads: int, lanes: int | None = None, *, keep: bool = False
+) -> ImageTower:
     """Load an image tower for so many runs side by side (None: `lanes_for(threads)`).
 
+    `keep`: what was compiled for it is kept, and used (see `compiled`).
     Raises: InvalidModel, MissingExtra, StorageError.
     """
     lanes = lanes_for(threads) if lanes is None else lanes
@@ -127,7 +130,9 @@ def load_tower(model: ModelDirectory, choice: Choice, threads: int, lanes: int |
         from clipsearch.encoder.openvino import OpenVinoTower
 
         static = static_tower(model, choice.precision) if is_static(choice.precision) else None
-        return OpenVinoTower(model, "bf16" if choice.precision == "bf16" else "fp32", lanes, threads, instead=static)
+        told = "\n".join([visual_checksum(model), choice.precision, _processor(), os.environ.get(LIMIT, "")])
+        hint: Literal["fp32", "bf16"] = "bf16" if choice.precision == "bf16" else "fp32"
+        return OpenVinoTower(model, hint, lanes, threads, instead=static, told=told if keep else None)
     instead = None
     if choice.precision == "int8":
         from clipsearch.encoder.int8 import int8_tower
