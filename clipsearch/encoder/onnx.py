@@ -20,7 +20,6 @@ from clipsearch.encoder import BaseEncoder
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.bulk import (
     LEAST_GUARDED,
-    LEAST_TO_COMPARE,
     PICTURES_PER_RUN,
     PICTURES_TO_COMPARE,
     Bulk,
@@ -37,9 +36,9 @@ from clipsearch.errors import ClipsearchError, InvalidModel, ModelNotFound, Unsu
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 if TYPE_CHECKING:
+    from clipsearch.encoder.choices import Choice, Precision
     from clipsearch.encoder.dense import DenseTower
     from clipsearch.encoder.guard import Guard
-    from clipsearch.encoder.precision import Choice, Precision
 
 BULK_PICTURES = 16  # so many at once are worth a tower that is made for many
 TEXTS_PER_RUN = 32
@@ -181,7 +180,7 @@ class OnnxEncoder(BaseEncoder):
         guard = None if choice is None else self._images.guards.get(choice.precision)
         if guard is None or not guard.has_given_up:
             return choice
-        from clipsearch.encoder.precision import PLAIN
+        from clipsearch.encoder.choices import PLAIN
 
         return PLAIN
 
@@ -214,7 +213,7 @@ class OnnxEncoder(BaseEncoder):
     def pictures_per_call(self) -> int:
         """How many pictures `encode_images` should be given at once, so that no core waits for another."""
         expected = (self._expected or 0) if self.image_choice is None else 0
-        if expected >= LEAST_TO_COMPARE:
+        if expected >= PICTURES_TO_COMPARE:
             return PICTURES_TO_COMPARE
         if expected >= LEAST_GUARDED or self._is_to_be_guarded():
             return LEAST_GUARDED
@@ -376,8 +375,7 @@ class OnnxEncoder(BaseEncoder):
 
     def _encode_images(self, choice: Choice, pixels: PixelArray) -> FloatArray:
         """In what was chosen; with fixed scales, only what is watched by a guard (see `guard`), else in fp32."""
-        from clipsearch.encoder.precision import PLAIN
-        from clipsearch.encoder.static import is_static
+        from clipsearch.encoder.choices import PLAIN, is_static
 
         def exact(pictures: PixelArray) -> FloatArray:
             return self._run(PLAIN, pictures)
@@ -408,8 +406,7 @@ class OnnxEncoder(BaseEncoder):
 
     def _chosen(self, pixels: PixelArray) -> Choice:
         """What encodes these pictures: chosen, and loaded, when first needed."""
-        from clipsearch.encoder.precision import PLAIN
-        from clipsearch.encoder.static import is_static
+        from clipsearch.encoder.choices import PLAIN, is_static
 
         images = self._images
         with images.lock:

@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw
 import clipsearch
 from clipsearch.encoder import precision, static
 from clipsearch.encoder.bulk import LEAST_GUARDED, Bulk
+from clipsearch.encoder.choices import PLAIN, Choice
 from clipsearch.encoder.guard import EVERY, FIRST, Guard, looks
 from clipsearch.encoder.layout import ModelDirectory, read_model_directory
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.encoder.precision import PLAIN, Choice, load_tower
+from clipsearch.encoder.precision import load_tower
 from clipsearch.encoder.static import make_static_tower
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.records import FloatArray, PixelArray
