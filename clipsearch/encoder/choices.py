@@ -44,7 +44,7 @@ class Choice:
     mean_cosine: float | None = None
     least_cosine: float | None = None
     pictures_per_s: float | None = None
-    worked: str = ""  # the precisions that could be measured when it was chosen
+    worked: str = ""  # the precisions that could be measured when it was chosen; of a static tower, what it replaced
     agreement: float | None = None  # see `rankings`; measured of towers with fixed scales
 
     def __str__(self) -> str:

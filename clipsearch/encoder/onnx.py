@@ -5,6 +5,7 @@ Each tower, and the tokenizer, is loaded when it is first used: a text query nev
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -207,7 +208,19 @@ class OnnxEncoder(BaseEncoder):
             return self
         other = copy.copy(self)
         other._wanted, other._expected, other._choice_key = None, pictures, object()
+        if pictures >= BULK_PICTURES and self._model.has_visual:
+            Thread(target=other._load_ahead, args=(pictures,)).start()
         return other
+
+    def _load_ahead(self, pictures: int) -> None:
+        """Load what will most likely be chosen, while the first pictures are read."""
+        from clipsearch.encoder.choices import is_static
+        from clipsearch.encoder.precision import kept_choice
+
+        with contextlib.suppress(ClipsearchError, OSError), self._images.lock:  # said when it is needed
+            choice = kept_choice(self._model, _bulk_threads(self._threads), pictures)
+            if choice is not None and (pictures >= LEAST_GUARDED or not is_static(choice.precision)):
+                self._loaded(choice, pictures)
 
     @property
     def pictures_per_call(self) -> int:
@@ -375,7 +388,7 @@ class OnnxEncoder(BaseEncoder):
 
     def _encode_images(self, choice: Choice, pixels: PixelArray) -> FloatArray:
         """In what was chosen; with fixed scales, only what is watched by a guard (see `guard`), else in fp32."""
-        from clipsearch.encoder.choices import PLAIN, is_static
+        from clipsearch.encoder.choices import FIXED, PLAIN, is_static
 
         def exact(pictures: PixelArray) -> FloatArray:
             return self._run(PLAIN, pictures)
@@ -386,7 +399,10 @@ class OnnxEncoder(BaseEncoder):
         if not guard.has_begun and len(pixels) < LEAST_GUARDED:
             return exact(pixels)
         is_first = not guard.has_begun
-        vectors = guard.encode(pixels, lambda pictures: self._run(choice, pictures), exact)
+        compared = FIXED["bf16"] if "bf16" in choice.worked.split() else PLAIN
+        vectors = guard.encode(
+            pixels, lambda pictures: self._run(choice, pictures), exact, lambda pictures: self._run(compared, pictures)
+        )
         if is_first and guard.has_given_up and self._expected is not None:
             with self._images.lock:  # a tower that was made of pictures of another kind: a large index makes its own
                 self._images.choices[self._choice_key] = self._choose(pixels, reuse=False)
@@ -445,7 +461,7 @@ class OnnxEncoder(BaseEncoder):
         if towers.many is not None:
             return towers.many
         if towers.few is None:
-            tower = load_tower(self._model, choice, _bulk_threads(self._threads), 1, keep=True)
+            tower = load_tower(self._model, choice, _bulk_threads(self._threads), 1, keep=True, few=True)
             towers.few = Bulk(self._model, tower, self.preprocessing, lanes=1)
         return towers.few
 

@@ -15,7 +15,7 @@ import pytest
 
 from clipsearch.config import cache_dir
 from clipsearch.encoder import choices, precision
-from clipsearch.encoder.bulk import MOST_LANES, Bulk, lanes_for
+from clipsearch.encoder.bulk import LEAST_TO_COMPARE, MOST_LANES, Bulk, lanes_for
 from clipsearch.encoder.choices import PLAIN, Choice
 from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.names import load_encoder
@@ -94,7 +94,7 @@ def test_what_small_indexes_took_is_added_up_until_a_trial_pays(
     assert choose(model, pixels(16), 2, None, 1) == BF16  # as remembered
     assert choose(model, pixels(16), 2, "bf16") == BF16  # also by who asks for it
     assert few == [True]
-    assert choose(model, pixels(16), 2, None, precision.LEAST_TO_COMPARE) == BF16  # worth measuring well
+    assert choose(model, pixels(16), 2, None, LEAST_TO_COMPARE) == BF16  # worth measuring well
     assert choose(model, pixels(16), 2, None, 10_000) == BF16
     assert few == [True, False]
     other = read_model_directory(write_model_directory(tmp_path / "other", seed=1))
