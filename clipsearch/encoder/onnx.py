@@ -442,9 +442,10 @@ class OnnxEncoder(BaseEncoder):
 
     def _choose(self, pixels: PixelArray, *, reuse: bool = True) -> Choice:
         from clipsearch.encoder import precision as precisions
+        from clipsearch.encoder.choices import FIXED
 
         if self._precision != "auto":
-            return precisions.FIXED[self._precision]
+            return FIXED[self._precision]
         threads = _bulk_threads(self._threads)
         return precisions.choose(self._model, pixels, threads, self._wanted, self._expected, reuse)
 
