@@ -23,7 +23,7 @@ says CLIPSEARCH_FIXED_SCALES=0.
 Measuring and making take time that one small index would never save. So what new indexes took in a slower arithmetic,
 estimated, is added up over the runs (`choices.spent`), and measuring is due when the part of it that another arithmetic
 saves is worth it: whoever indexes once pays nothing, and whoever does so again and again at most twice what would have
-been best. A trial for a small index takes few pictures and under 2 s (ViT-B-32, two cores); a large one measures again.
+been best. A trial for a small index takes few pictures and about 4 s of processor time (ViT-B-32); a large one measures again.
 
 In bf16, in fp32 and with fixed scales the vector of a picture does not depend on what is encoded with it: of 64
 photographs, alone and in a batch, the least cosine was 0.9999999. In the other int8, which only `--precision int8` asks
@@ -87,7 +87,7 @@ LEAST_AGREEMENT = 0.9
 LEAST_SAVED = 0.5  # of what fp32 takes, by bf16
 STATIC_FROM_FP32 = 0.5, 1.5  # the part of its time that a tower saves, and what comparing takes, times its time
 STATIC_FROM_BF16 = 0.3, 3.5
-TRIAL_S, TRIED_BYTES_PER_S = 0.7, 300_000_000  # a trial on few pictures: ViT-B-32 (351 MB) under 2 s on two cores
+TRIAL_S, TRIED_BYTES_PER_S = 0.7, 300_000_000  # a trial on few pictures; ViT-B-32: 351 MB
 USUAL_S, USUAL_BYTES_PER_S = 0.01, 3_000_000_000  # of processor time; measured 0.018 s for 15 MB, 0.118 for 351 MB
 MAKING_S, MADE_BYTES_PER_S = 1.0, 80_000_000  # measured: 1 s of processor time for 15 MB, 3 to 9 s for 351 MB
 STATIC_KEY, FEW_KEY = "static-", "few-"
