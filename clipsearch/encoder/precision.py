@@ -23,7 +23,8 @@ says CLIPSEARCH_FIXED_SCALES=0.
 Measuring and making take time that one small index would never save. So what new indexes took in a slower arithmetic,
 estimated, is added up over the runs (`choices.spent`), and measuring is due when the part of it that another arithmetic
 saves is worth it: whoever indexes once pays nothing, and whoever does so again and again at most twice what would have
-been best. A trial for a small index takes few pictures and about 4 s of processor time (ViT-B-32); a large one measures again.
+been best. A trial for a small index takes few pictures and 4 s of processor time (ViT-B-32); a large one
+measures again.
 
 In bf16, in fp32 and with fixed scales the vector of a picture does not depend on what is encoded with it: of 64
 photographs, alone and in a batch, the least cosine was 0.9999999. In the other int8, which only `--precision int8` asks
