@@ -58,6 +58,8 @@ def test_one_by_one_and_all_at_once_give_the_same_vectors(
 ) -> None:
     monkeypatch.setattr(precision, "_version", lambda name: "1")
     monkeypatch.setattr(precision, "_measure", lambda *_: measured)
+    monkeypatch.setattr(precision, "_may_have_bf16", lambda: True)
+    monkeypatch.setattr(precision, "usual_s", lambda *_: 60.0)  # so that measuring pays for one picture
     paths = make_pictures(tmp_path / "all", 20)
     run(tmp_path / "all", model)
     (tmp_path / "grows").mkdir()
