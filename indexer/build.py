@@ -712,6 +712,8 @@ class _Run:
             return
         work = work_of(self.root, self.encoder, self.options, self.model)
         with self.executor.open(work) as pool:
+            if isinstance(pool, LocalPool) and self._stream is None and not self.changes.archives:
+                self._precise_encoder()  # all pictures are known: it may load its tower while the first ones are read
             # Copies come slowly at times: what was read is used, and committed, before the next is waited for.
             ahead = pool.capacity if self._storage is None else max(pool.workers, pool.capacity // 4)
             self._describe(pool, stop)

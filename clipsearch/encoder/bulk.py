@@ -45,6 +45,11 @@ class Bulk:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
+    @property
+    def lanes(self) -> int:
+        """How many runs there are side by side."""
+        return self._lanes
+
     def encode(self, pixels: PixelArray, per_run: int = PICTURES_PER_RUN) -> FloatArray:
         """Shapes: pixels (B, H, W, 3) uint8, B > 0; result (B, D) float32, unit L2. Raises: InvalidModel."""
         count = len(pixels)

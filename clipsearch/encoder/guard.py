@@ -1,7 +1,8 @@
 """Watches a tower with fixed scales (see `static`) while it encodes an index: no kind of picture goes unchecked.
 
-Some pictures of what comes are encoded in fp32 as well, and the cosine is held against those that were accepted with
-the tower. Which ones: those that are least like all that were checked before, in their vectors and in what their
+Some pictures of what comes are encoded in fp32 as well (in bf16, where that was found as good here and is faster: what
+it differs from fp32 makes the check stricter, if anything), and the cosine is held against those that were accepted
+with the tower. Which ones: those that are least like all that were checked before, in their vectors and in what their
 pixels say (light, contrast, colour, detail), so that the first scans after 10,000 photographs are checked when they
 come. One of 32 pictures is, later fewer, and also every one that is further from all checked ones than 99 of 100 before
 it were. A picture whose nearest checked one failed gets its vector in fp32, and so does all that came with
@@ -73,8 +74,10 @@ class Guard:
         """How many pictures were encoded in both."""
         return self._seen
 
-    def encode(self, pixels: PixelArray, fast: Encode, exact: Encode) -> FloatArray:
+    def encode(self, pixels: PixelArray, fast: Encode, exact: Encode, check: Encode | None = None) -> FloatArray:
         """The vectors of pictures: those of `fast`, the tower, where that was found good, else of `exact`, fp32.
+
+        `check`: what is close to fp32 and sooner done, for what is only compared.
 
         Shapes: pixels (B, H, W, 3) uint8, B > 0; result (B, D) float32, unit L2.
         """
@@ -90,7 +93,7 @@ class Guard:
             chosen = self._choose(marks)
             if chosen:
                 checked = [mark[chosen] for mark in marks]
-                if not self._check(checked, exact(pixels[chosen])):
+                if not self._check(checked, (check or exact)(pixels[chosen])):
                     return exact(pixels)
             nearest = np.argmin(sum(map(_between, marks, self._seen_as)), axis=1)
             poor = ~self._good[nearest]

@@ -5,6 +5,7 @@ Each tower, and the tokenizer, is loaded when it is first used: a text query nev
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,6 @@ from clipsearch.encoder import BaseEncoder
 from clipsearch.encoder.arrays import check_pixels, unit_rows
 from clipsearch.encoder.bulk import (
     LEAST_GUARDED,
-    LEAST_TO_COMPARE,
     PICTURES_PER_RUN,
     PICTURES_TO_COMPARE,
     Bulk,
@@ -37,9 +37,9 @@ from clipsearch.errors import ClipsearchError, InvalidModel, ModelNotFound, Unsu
 from clipsearch.records import FloatArray, PixelArray, Preprocessing
 
 if TYPE_CHECKING:
+    from clipsearch.encoder.choices import Choice, Precision
     from clipsearch.encoder.dense import DenseTower
     from clipsearch.encoder.guard import Guard
-    from clipsearch.encoder.precision import Choice, Precision
 
 BULK_PICTURES = 16  # so many at once are worth a tower that is made for many
 TEXTS_PER_RUN = 32
@@ -181,7 +181,7 @@ class OnnxEncoder(BaseEncoder):
         guard = None if choice is None else self._images.guards.get(choice.precision)
         if guard is None or not guard.has_given_up:
             return choice
-        from clipsearch.encoder.precision import PLAIN
+        from clipsearch.encoder.choices import PLAIN
 
         return PLAIN
 
@@ -208,13 +208,25 @@ class OnnxEncoder(BaseEncoder):
             return self
         other = copy.copy(self)
         other._wanted, other._expected, other._choice_key = None, pictures, object()
+        if pictures >= BULK_PICTURES and self._model.has_visual:
+            Thread(target=other._load_ahead, args=(pictures,)).start()
         return other
+
+    def _load_ahead(self, pictures: int) -> None:
+        """Load what will most likely be chosen, while the first pictures are read."""
+        from clipsearch.encoder.choices import is_static
+        from clipsearch.encoder.precision import kept_choice
+
+        with contextlib.suppress(ClipsearchError, OSError), self._images.lock:  # said when it is needed
+            choice = kept_choice(self._model, _bulk_threads(self._threads), pictures)
+            if choice is not None and (pictures >= LEAST_GUARDED or not is_static(choice.precision)):
+                self._loaded(choice, pictures)
 
     @property
     def pictures_per_call(self) -> int:
         """How many pictures `encode_images` should be given at once, so that no core waits for another."""
         expected = (self._expected or 0) if self.image_choice is None else 0
-        if expected >= LEAST_TO_COMPARE:
+        if expected >= PICTURES_TO_COMPARE:
             return PICTURES_TO_COMPARE
         if expected >= LEAST_GUARDED or self._is_to_be_guarded():
             return LEAST_GUARDED
@@ -376,8 +388,7 @@ class OnnxEncoder(BaseEncoder):
 
     def _encode_images(self, choice: Choice, pixels: PixelArray) -> FloatArray:
         """In what was chosen; with fixed scales, only what is watched by a guard (see `guard`), else in fp32."""
-        from clipsearch.encoder.precision import PLAIN
-        from clipsearch.encoder.static import is_static
+        from clipsearch.encoder.choices import FIXED, PLAIN, is_static
 
         def exact(pictures: PixelArray) -> FloatArray:
             return self._run(PLAIN, pictures)
@@ -388,7 +399,10 @@ class OnnxEncoder(BaseEncoder):
         if not guard.has_begun and len(pixels) < LEAST_GUARDED:
             return exact(pixels)
         is_first = not guard.has_begun
-        vectors = guard.encode(pixels, lambda pictures: self._run(choice, pictures), exact)
+        compared = FIXED["bf16"] if "bf16" in choice.worked.split() else PLAIN
+        vectors = guard.encode(
+            pixels, lambda pictures: self._run(choice, pictures), exact, lambda pictures: self._run(compared, pictures)
+        )
         if is_first and guard.has_given_up and self._expected is not None:
             with self._images.lock:  # a tower that was made of pictures of another kind: a large index makes its own
                 self._images.choices[self._choice_key] = self._choose(pixels, reuse=False)
@@ -408,8 +422,7 @@ class OnnxEncoder(BaseEncoder):
 
     def _chosen(self, pixels: PixelArray) -> Choice:
         """What encodes these pictures: chosen, and loaded, when first needed."""
-        from clipsearch.encoder.precision import PLAIN
-        from clipsearch.encoder.static import is_static
+        from clipsearch.encoder.choices import PLAIN, is_static
 
         images = self._images
         with images.lock:
@@ -429,9 +442,10 @@ class OnnxEncoder(BaseEncoder):
 
     def _choose(self, pixels: PixelArray, *, reuse: bool = True) -> Choice:
         from clipsearch.encoder import precision as precisions
+        from clipsearch.encoder.choices import FIXED
 
         if self._precision != "auto":
-            return precisions.FIXED[self._precision]
+            return FIXED[self._precision]
         threads = _bulk_threads(self._threads)
         return precisions.choose(self._model, pixels, threads, self._wanted, self._expected, reuse)
 
@@ -443,12 +457,12 @@ class OnnxEncoder(BaseEncoder):
         if towers.many is None and pictures >= BULK_PICTURES:
             towers.few = None  # rather than two copies of the weights
             threads = _bulk_threads(self._threads)
-            tower = load_tower(self._model, choice, threads, lanes_for(threads))
+            tower = load_tower(self._model, choice, threads, lanes_for(threads), keep=True)
             towers.many = Bulk(self._model, tower, self.preprocessing, lanes_for(threads))
         if towers.many is not None:
             return towers.many
         if towers.few is None:
-            tower = load_tower(self._model, choice, _bulk_threads(self._threads), 1)
+            tower = load_tower(self._model, choice, _bulk_threads(self._threads), 1, keep=True, few=True)
             towers.few = Bulk(self._model, tower, self.preprocessing, lanes=1)
         return towers.few
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.encoder.compiled import compile_kept
 from clipsearch.encoder.fingerprints import tower_files
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.sessions import check_width
@@ -37,14 +38,17 @@ class OpenVinoTower:
         threads: int,
         *,
         instead: Path | None = None,
+        told: str | None = None,
     ) -> None:
         """Compile it for `threads` in all. Processors without bfloat16 use fp32. Raises: InvalidModel, MissingExtra.
 
-        `instead`: another form of it (int8, whose layers say themselves what they compute in).
+        `instead`: another form of it (int8, whose layers say themselves what they compute in). `told`: what tells this
+        form of this tower from all others; then what was compiled is kept for later processes (see `compiled`).
         """
         if instead is None:
             tower_files(model.path, VISUAL_MODEL)
-        core = _core(_import_openvino())
+        openvino = _import_openvino()
+        core = _core(openvino)
         self._path = model.path
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -55,7 +59,11 @@ class OpenVinoTower:
         try:
             # Batches stay dynamic: with a fixed batch, OpenVINO 2026.4 ended the process on the built-in tower.
             with native_path(instead or model.path / VISUAL_MODEL) as file:
-                compiled = core.compile_model(file, "CPU", settings)
+                if told is None:
+                    compiled = core.compile_model(file, "CPU", settings)
+                else:
+                    version = openvino.get_version()
+                    compiled = compile_kept(core, file, settings, f"{version} {HINTS[precision]} {told}")
             given = compiled.inputs[0]
             self._dtype = given.get_element_type().to_dtype()
             shapes = [output.get_partial_shape() for output in compiled.outputs]

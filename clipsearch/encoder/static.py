@@ -16,7 +16,6 @@ and the run says so.
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import xxhash
 
 from clipsearch.config import cache_dir, write_small
 from clipsearch.encoder.arrays import scale_pixels
+from clipsearch.encoder.choices import STATIC_PREFIX, is_static
 from clipsearch.encoder.fingerprints import visual_checksum
 from clipsearch.encoder.int8 import ACCEPTED, fold_constants, keep_tower, kept_tower, needs_reduced_range
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
@@ -35,18 +35,11 @@ from clipsearch.errors import InvalidModel, MissingExtra, StorageError, first_li
 from clipsearch.filenames import native_path
 from clipsearch.records import PixelArray
 
-PREFIX = "int8-"
 FOLDER = "int8-static"
 FORMAT = "1"
 PICTURES_PER_PASS = 2  # what all layers put out is in memory at once
 LEAST_WEIGHTS = 1024  # of a layer that is worth it
 MOST_SOURCE_BYTES = 1_500_000_000  # it is changed as one message, of at most 2 GB
-_NAME = re.compile(PREFIX + "[0-9a-f]{16}")
-
-
-def is_static(precision: str) -> bool:
-    """Whether a precision names such a tower."""
-    return _NAME.fullmatch(precision) is not None
 
 
 def static_tower(model: ModelDirectory, precision: str) -> Path:
@@ -116,7 +109,7 @@ def _folder(model: ModelDirectory, precision: str) -> Path:
 def _name(model: ModelDirectory, ranges: dict[str, tuple[float, float]]) -> str:
     bits = "7" if needs_reduced_range() else "8"
     told = [f"{name} {low!r} {high!r}" for name, (low, high) in sorted(ranges.items())]
-    return PREFIX + xxhash.xxh3_64_hexdigest("\n".join([FORMAT, bits, visual_checksum(model), *told]).encode())
+    return STATIC_PREFIX + xxhash.xxh3_64_hexdigest("\n".join([FORMAT, bits, visual_checksum(model), *told]).encode())
 
 
 def _layers(graph: Any) -> list[Any]:

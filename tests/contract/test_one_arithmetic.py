@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import clipsearch
-from clipsearch.encoder import precision
+from clipsearch.encoder import choices, precision
+from clipsearch.encoder.choices import Choice
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.encoder.precision import Choice
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.records import Hit
 from tests.support.collections import serving
@@ -46,7 +46,7 @@ def told(hits: list[Hit]) -> list[tuple[int, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", ["fp32", "int8", "auto"])
 def test_a_question_has_one_answer_whatever_was_encoded_before(
-    tmp_path: Path, encoder: OnnxEncoder, asked: precision.Precision
+    tmp_path: Path, encoder: OnnxEncoder, asked: choices.Precision
 ) -> None:
     """Ask, upload 16 pictures and a panorama of 32 squares, ask again: through Python and through a server."""
     photos = tmp_path / "photos"

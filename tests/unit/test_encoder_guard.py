@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw
 import clipsearch
 from clipsearch.encoder import precision, static
 from clipsearch.encoder.bulk import LEAST_GUARDED, Bulk
+from clipsearch.encoder.choices import PLAIN, Choice, is_static
 from clipsearch.encoder.guard import EVERY, FIRST, Guard, looks
 from clipsearch.encoder.layout import ModelDirectory, read_model_directory
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.encoder.precision import PLAIN, Choice, load_tower
+from clipsearch.encoder.precision import load_tower
 from clipsearch.encoder.static import make_static_tower
 from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.records import FloatArray, PixelArray
@@ -146,6 +147,24 @@ def test_checks_are_few() -> None:
     assert FIRST < guard.checked == towers.runs["exact"] <= FIRST + 2000 / EVERY
 
 
+def test_what_is_only_compared_takes_the_faster_tower() -> None:
+    """Vectors that are kept instead of the fast ones are exact all the same."""
+    given, compared = np.concatenate([photographs(100), pages(20)]), [0]
+    towers = Towers(lambda pixels: pixels.mean(axis=(1, 2, 3)) > 200, False)
+    guard = Guard(*ACCEPTED)
+
+    def check(pixels: PixelArray) -> FloatArray:
+        compared[0] += len(pixels)
+        return _unit(towers._vectors(pixels) + np.float32(1e-3 / np.sqrt(DIM)))
+
+    vectors = [guard.encode(given[at : at + 20], towers.fast, towers.exact, check) for at in range(0, 120, 20)]
+    assert compared[0] == guard.checked
+    bad = given.mean(axis=(1, 2, 3)) > 200
+    assert bad[100:].all()
+    assert towers.runs["exact"] >= bad.sum()
+    np.testing.assert_allclose(np.concatenate(vectors)[bad], towers._vectors(given)[bad], atol=1e-6)
+
+
 def test_a_tower_that_is_no_good_is_dropped_at_once() -> None:
     towers = Towers(lambda pixels: np.ones(len(pixels), bool), False)
     guard = Guard(*ACCEPTED)
@@ -193,7 +212,9 @@ def model(tmp_path: Path) -> ModelDirectory:
     return read_model_directory(write_layered_model(tmp_path / "model"))
 
 
-def choose_static(monkeypatch: pytest.MonkeyPatch, calibrating: PixelArray, part: float = 1) -> None:
+def choose_static(
+    monkeypatch: pytest.MonkeyPatch, calibrating: PixelArray, part: float = 1, *, instead_of: str = "fp32"
+) -> None:
     """Every new index is to be encoded in a tower of these pictures, with so much of the ranges that they set."""
     real = static._ranges
 
@@ -204,7 +225,7 @@ def choose_static(monkeypatch: pytest.MonkeyPatch, calibrating: PixelArray, part
         with monkeypatch.context() as patch:
             patch.setattr(static, "_ranges", ranges)
             name = make_static_tower(model, calibrating)
-        return precision._accepted(model, Choice("openvino", name, 8, 0.997, 0.985, 60.0, "", 0.95))
+        return precision._accepted(model, Choice("openvino", name, 8, 0.997, 0.985, 60.0, instead_of, 0.95))
 
     monkeypatch.setattr(precision, "choose", choose)
 
@@ -227,25 +248,27 @@ def small(given: PixelArray) -> PixelArray:
     return np.stack([np.asarray(Image.fromarray(one).resize((16, 16), Image.Resampling.BICUBIC)) for one in given])
 
 
+@pytest.mark.parametrize("instead_of", ["fp32", "bf16"])  # bf16 is fp32 where the processor has none
 def test_a_tower_with_ranges_too_narrow_encodes_nothing(
-    tmp_path: Path, model: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: ModelDirectory, monkeypatch: pytest.MonkeyPatch, instead_of: str
 ) -> None:
     given = small(photographs(100))
-    choose_static(monkeypatch, given[:16], 0.3)
+    choose_static(monkeypatch, given[:16], 0.3, instead_of=instead_of)
     noted, cosines, warnings = indexed(tmp_path / "photos", given, model)
     assert noted == PLAIN.precision
     assert min(cosines) > 0.99999
     assert not warnings
 
 
+@pytest.mark.parametrize("instead_of", ["fp32", "bf16"])
 def test_pages_and_noise_after_pictures_in_fog_are_encoded_in_fp32(
-    tmp_path: Path, model: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: ModelDirectory, monkeypatch: pytest.MonkeyPatch, instead_of: str
 ) -> None:
     fog, clear = small(photographs(100) // 20 + 112), small(np.concatenate([noise(20), pages(20)]))
-    choose_static(monkeypatch, fog[:16])
+    choose_static(monkeypatch, fog[:16], instead_of=instead_of)
     noted, cosines, warnings = indexed(tmp_path / "photos", np.concatenate([fog, clear]), model)
     assert noted is not None
-    assert static.is_static(noted)
+    assert is_static(noted)
     assert max(cosines[:64]) < 1 - 1e-7  # int8
     assert min(cosines) > 0.98
     assert all("encoded in fp32, those before" in warning for warning in warnings)

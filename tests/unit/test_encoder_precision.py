@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from clipsearch.config import cache_dir
-from clipsearch.encoder import precision
-from clipsearch.encoder.bulk import MOST_LANES, Bulk, lanes_for
+from clipsearch.encoder import choices, precision
+from clipsearch.encoder.bulk import LEAST_TO_COMPARE, MOST_LANES, Bulk, lanes_for
+from clipsearch.encoder.choices import PLAIN, Choice
 from clipsearch.encoder.layout import read_model_directory
 from clipsearch.encoder.names import load_encoder
 from clipsearch.encoder.onnx import BULK_PICTURES, OnnxEncoder
-from clipsearch.encoder.precision import PLAIN, Choice, choose, fastest, read_measured
+from clipsearch.encoder.precision import choose, fastest, read_measured
 from clipsearch.errors import InvalidModel, MissingExtra
 from clipsearch.records import FloatArray, PixelArray
 from tests.support.tiny_models import write_model_directory
@@ -70,6 +71,62 @@ def test_what_a_crashed_trial_printed_counts() -> None:
     assert read_measured(json.dumps({**asdict(BF16), "engine": "other"}).encode()) == [PLAIN]
 
 
+def test_what_small_indexes_took_is_added_up_until_a_trial_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of what fp32 takes is saved, so a trial of 2 s is due after 4 s: in one index, or over several."""
+    model = read_model_directory(write_model_directory(tmp_path / "model"))
+    few: list[bool] = []
+
+    def measure(*given: Any) -> Choice:
+        few.append(given[3])
+        return BF16
+
+    monkeypatch.setattr(precision, "_version", lambda name: "1" if name != "onnx" else "")
+    monkeypatch.setattr(precision, "_may_have_bf16", lambda: True)
+    monkeypatch.setattr(precision, "_measure", measure)
+    monkeypatch.setattr(precision, "usual_s", lambda *_: 0.1)
+    monkeypatch.setattr(precision, "TRIAL_S", 2.0)
+    for _ in range(2):
+        assert choose(model, pixels(16), 2, None, 19) == PLAIN  # 3.8 s in all
+    assert few == []
+    assert choose(model, pixels(16), 2, None, 4) == BF16
+    assert choose(model, pixels(16), 2, None, 1) == BF16  # as remembered
+    assert choose(model, pixels(16), 2, "bf16") == BF16  # also by who asks for it
+    assert few == [True]
+    assert choose(model, pixels(16), 2, None, LEAST_TO_COMPARE) == BF16  # worth measuring well
+    assert choose(model, pixels(16), 2, None, 10_000) == BF16
+    assert few == [True, False]
+    other = read_model_directory(write_model_directory(tmp_path / "other", seed=1))
+    assert choose(other, pixels(16), 2, None, 39) == PLAIN
+    other = read_model_directory(write_model_directory(tmp_path / "third", seed=2))
+    assert choose(other, pixels(16), 2, None, 41) == BF16  # at once where the index itself is worth it
+    assert few == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "7", '{"spent-a": {"seconds": -1.0}}', '{"spent-a": {"seconds": NaN}}', '{"spent-a": 3}', "[" * 9999]
+)
+def test_a_damaged_memory_is_an_empty_one(text: str) -> None:
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    (cache_dir() / choices.MEMORY).write_text(text)
+    assert choices.spent("a") == 0
+    assert choices.remembered() == {}
+    choices.note_spent("a", 2.5)
+    choices.remember("b", BF16)
+    assert choices.spent("a") == 2.5
+    assert choices.remembered() == {"b": BF16}
+    for number in range(2 * choices.REMEMBERED_CHOICES):
+        choices.note_spent(str(number), 1.0)
+    assert len(json.loads((cache_dir() / choices.MEMORY).read_text())) == choices.REMEMBERED_CHOICES
+
+
+def test_about_how_long_a_tower_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = read_model_directory(write_model_directory(tmp_path))
+    monkeypatch.setattr(precision, "tower_bytes", lambda model: 351_000_000)
+    assert precision.usual_s(model, 2) == pytest.approx(0.063, abs=0.002)  # measured: 17 pictures/s
+
+
 @pytest.mark.slow
 def test_a_trial_measures_every_candidate_on_the_pictures_at_hand(tmp_path: Path) -> None:
     directory = write_model_directory(tmp_path)
@@ -107,7 +164,7 @@ def test_a_choice_is_remembered_for_the_tower_and_the_machine(tmp_path: Path, mo
     choose(model, pixels(16), 2)
     choose(read_model_directory(write_model_directory(tmp_path / "other", seed=1)), pixels(16), 2)
     assert len(runs) == 4
-    (cache_dir() / precision.MEMORY).write_text("[")
+    (cache_dir() / choices.MEMORY).write_text("[")
     assert choose(model, pixels(16), 2) == BF16
     assert len(runs) == 5
 
@@ -119,12 +176,12 @@ def test_a_choice_follows_the_precision_that_there_is(tmp_path: Path, monkeypatc
     for _ in range(2):  # measured, and remembered
         assert choose(model, pixels(1), 2, "bf16").precision == "bf16"
         assert choose(model, pixels(1), 2, "fp32") == PLAIN
-        assert choose(model, pixels(1), 2, "int8") == precision.FIXED["int8"]  # of an index that has it
+        assert choose(model, pixels(1), 2, "int8") == choices.FIXED["int8"]  # of an index that has it
         assert choose(model, pixels(1), 2, "int8-0123456789abcdef") == PLAIN  # a tower that is not here
         assert choose(model, pixels(1), 2).precision == "bf16"
-    (cache_dir() / precision.MEMORY).unlink()
+    (cache_dir() / choices.MEMORY).unlink()
     monkeypatch.setattr(precision, "_measure", lambda *_: replace(PLAIN, worked="bf16 fp32"))
-    assert choose(model, pixels(1), 2, "bf16") == precision.FIXED["bf16"]
+    assert choose(model, pixels(1), 2, "bf16") == choices.FIXED["bf16"]
     assert choose(model, pixels(1), 2) == replace(PLAIN, worked="bf16 fp32")
 
 
@@ -194,7 +251,7 @@ def test_a_trial_that_tells_nothing_is_not_remembered(tmp_path: Path, monkeypatc
     monkeypatch.setattr(precision, "_version", lambda name: "1")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
     assert choose(model, pixels(16), 2) == PLAIN
-    assert not (cache_dir() / precision.MEMORY).exists()
+    assert not (cache_dir() / choices.MEMORY).exists()
 
 
 def test_auto_falls_back_to_fp32_when_its_choice_cannot_be_loaded(

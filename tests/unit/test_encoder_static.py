@@ -13,15 +13,16 @@ from PIL import Image, ImageDraw
 
 import clipsearch
 from clipsearch.config import cache_dir
-from clipsearch.encoder import bulk, onnx, precision, static, trial
+from clipsearch.encoder import bulk, precision, static, trial
 from clipsearch.encoder.bulk import LEAST_GUARDED
+from clipsearch.encoder.choices import PLAIN, Choice, is_static
 from clipsearch.encoder.int8 import ACCEPTED
 from clipsearch.encoder.layout import ModelDirectory, read_model_directory
 from clipsearch.encoder.names import load_encoder
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.encoder.precision import LEAST_AGREEMENT, PLAIN, Choice, choose, load_tower
+from clipsearch.encoder.precision import LEAST_AGREEMENT, choose, load_tower
 from clipsearch.encoder.rankings import LEAST_PICTURES, TEXTS, agreement
-from clipsearch.encoder.static import is_static, make_static_tower, static_tower
+from clipsearch.encoder.static import make_static_tower, static_tower
 from clipsearch.errors import InvalidModel
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.records import FloatArray, PixelArray
@@ -174,12 +175,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append("fp32")
         return Choice("onnxruntime", "fp32", 8, 1.0, 1.0, 20.0, "fp32")
 
-    def try_static(model: ModelDirectory, pixels: PixelArray, threads: int) -> tuple[Choice, float]:
+    def try_static(model: ModelDirectory, pixels: PixelArray, threads: int, base: Choice) -> tuple[Choice, float]:
         done.append("made")
         return Choice("openvino", make_static_tower(model, pixels[:8]), 8, 0.99, 0.9, 50.0, "", 0.95), 3.0
 
     monkeypatch.delenv(precision.SWITCH, raising=False)
     monkeypatch.setattr(precision, "_may_have_bf16", lambda: False)
+    monkeypatch.setattr(precision, "usual_s", lambda *_: 0.05)
     monkeypatch.setattr(precision, "_measure", measure)
     monkeypatch.setattr(precision, "_try_static", try_static)
     return done
@@ -201,9 +203,9 @@ def test_many_pictures_are_encoded_in_what_ranks_alike(model: ModelDirectory, me
     assert measured == ["fp32", "made"]
     for pictures in (LEAST_GUARDED, 300, 10_000):  # kept, and not tried again: the guard does that
         assert choose(model, given[:LEAST_GUARDED], 2, None, pictures).precision == chosen.precision
-    assert choose(model, given[:8], 2, None, LEAST_GUARDED - 1) == PLAIN
+    assert choose(model, given[:8], 2, None, LEAST_GUARDED - 1).precision == "fp32"
     assert choose(model, given, 2, None, 260, reuse=False).precision == "fp32"  # too few to make one for
-    assert choose(model, given, 2, None, 200, reuse=False) == PLAIN
+    assert choose(model, given, 2, None, 200, reuse=False).precision == "fp32"
     assert choose(model, given, 2, chosen.precision) == chosen  # as the index is, with what it was accepted with
     assert choose(model, given, 2, "fp32") == PLAIN
     assert choose(model, given, 2).precision == "fp32"  # no index
@@ -253,6 +255,52 @@ def test_a_tower_is_made_only_where_it_saves_more_than_it_takes(
     assert measured == ["fp32", "made"]
 
 
+def test_small_indexes_make_a_tower_when_together_they_are_worth_it(model: ModelDirectory, measured: list[str]) -> None:
+    """Making and comparing takes 1 + 1.5 * 80 / 20 s, half of fp32's time is saved: due after 14 s, 280 pictures."""
+    for _ in range(2):
+        assert choose(model, drawings(80), 2, None, 90).precision == "fp32"
+    assert choose(model, drawings(8), 2, None, 60).precision == "fp32"
+    assert choose(model, drawings(8), 2, None, 60).precision == "fp32"  # due, but there are too few to compare
+    assert "made" not in measured
+    chosen = choose(model, drawings(80), 2, None, 80)
+    assert is_static(chosen.precision)
+    assert measured == ["fp32", "made"]
+    assert choose(model, drawings(64), 2, None, 64) == chosen
+
+
+@pytest.mark.parametrize(("faster", "is_taken"), [(1.57, True), (1.2, False)])
+def test_a_tower_may_also_beat_bf16(
+    model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch, faster: float, is_taken: bool
+) -> None:
+    """As where bf16 is computed without AMX, and not where it is computed with it."""
+    bf16 = Choice("openvino", "bf16", 8, 0.9999, 0.9995, 40.0, "bf16 fp32")
+    tried, bases = precision._try_static, []
+
+    def try_static(*given: Any) -> tuple[Choice, float]:
+        bases.append(given[3])
+        found = tried(*given)
+        assert found is not None
+        return found[0], faster
+
+    monkeypatch.setattr(precision, "_may_have_bf16", lambda: True)
+    monkeypatch.setattr(precision, "_measure", lambda *_: bf16)
+    monkeypatch.setattr(precision, "_try_static", try_static)
+    due = (1 + 3.5 * 80 / 40) / 0.3 * 40
+    assert choose(model, drawings(80), 2, None, int(due / 2)) == bf16
+    assert bases == []
+    chosen = choose(model, drawings(80), 2, None, int(due / 2) + 1)
+    assert bases == [bf16]
+    assert is_static(chosen.precision) == is_taken
+    assert choose(model, drawings(80), 2, None, 100_000).precision == chosen.precision
+    assert choose(model, drawings(24), 2, None, 24) == bf16
+    assert choose(model, drawings(1), 2, "bf16").precision == "bf16"
+    assert bases == [bf16]  # what is known to be slow is not tried again
+    if is_taken:
+        assert chosen.pictures_per_s == pytest.approx(62.8)
+        shutil.rmtree(cache_dir() / static.FOLDER)
+        assert choose(model, drawings(80), 2, chosen.precision) == PLAIN
+
+
 @pytest.mark.parametrize(("agreed", "faster"), [(0.85, 3.0), (None, 3.0), (0.95, 1.1)])
 def test_what_ranks_otherwise_or_gains_little_is_not_taken(
     model: ModelDirectory,
@@ -270,14 +318,14 @@ def test_what_ranks_otherwise_or_gains_little_is_not_taken(
 
     monkeypatch.setattr(precision, "_try_static", worse)
     assert choose(model, drawings(80), 2, None, 10_000).precision == "fp32"
-    assert choose(model, drawings(80), 2, None, 100) == PLAIN
+    assert choose(model, drawings(80), 2, None, 100).precision == "fp32"
     assert choose(model, 255 - drawings(80), 2, None, 10_000).precision == "fp32"
     assert measured == (["fp32", "made"] if faster < 2 else ["fp32", "made", "made"])  # other pictures, the same speed
 
 
 @pytest.mark.slow
 def test_the_trial_measures_a_tower(model: ModelDirectory) -> None:
-    tried = precision._try_static(model, drawings(80), 1)
+    tried = precision._try_static(model, drawings(80), 1, PLAIN)
     assert tried is not None
     found, faster = tried
     assert is_static(found.precision)
@@ -310,8 +358,7 @@ def test_an_index_keeps_its_tower_and_says_so_when_it_is_lost(
     tmp_path: Path, model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "LEAST_TO_COMPARE", 80)
-    monkeypatch.setattr(onnx, "LEAST_TO_COMPARE", 80)
-    monkeypatch.setattr(precision, "LEAST_SAVED", 5)
+    monkeypatch.setattr(precision, "STATIC_FROM_FP32", (5, 1.5))
     photos, given = tmp_path / "photos", drawings(90, 40)
     save(photos, given[:82])
     encoder = OnnxEncoder(model.path, threads=2)
@@ -344,8 +391,7 @@ def test_a_large_index_makes_its_own_where_the_kept_one_is_unfit(
     tmp_path: Path, model: ModelDirectory, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "LEAST_TO_COMPARE", 80)
-    monkeypatch.setattr(onnx, "LEAST_TO_COMPARE", 80)
-    monkeypatch.setattr(precision, "LEAST_SAVED", 5)
+    monkeypatch.setattr(precision, "STATIC_FROM_FP32", (5, 1.5))
     tried = precision._try_static
 
     def strict(*asked: Any) -> tuple[Choice, float]:

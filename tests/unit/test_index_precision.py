@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import clipsearch
-from clipsearch.encoder import precision
+from clipsearch.encoder import choices, precision
+from clipsearch.encoder.choices import PLAIN, Choice
 from clipsearch.encoder.onnx import OnnxEncoder
-from clipsearch.encoder.precision import PLAIN, Choice
 from clipsearch.indexer.build import IndexOptions, IndexReport, index_folder
 from clipsearch.pictures.images import read_picture
 from clipsearch.store import open_snapshot
@@ -36,7 +36,7 @@ def make_pictures(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def run(folder: Path, model: Path, asked: precision.Precision = "auto", *, reindex: bool = False) -> IndexReport:
+def run(folder: Path, model: Path, asked: choices.Precision = "auto", *, reindex: bool = False) -> IndexReport:
     encoder = OnnxEncoder(model, precision=asked, threads=2)
     return index_folder(folder, encoder, options=IndexOptions(reindex=reindex, workers=1))
 
@@ -58,6 +58,8 @@ def test_one_by_one_and_all_at_once_give_the_same_vectors(
 ) -> None:
     monkeypatch.setattr(precision, "_version", lambda name: "1")
     monkeypatch.setattr(precision, "_measure", lambda *_: measured)
+    monkeypatch.setattr(precision, "_may_have_bf16", lambda: True)
+    monkeypatch.setattr(precision, "usual_s", lambda *_: 60.0)  # so that measuring pays for one picture
     paths = make_pictures(tmp_path / "all", 20)
     run(tmp_path / "all", model)
     (tmp_path / "grows").mkdir()
