@@ -192,6 +192,7 @@ COMMANDS = [
 BELOW = [b"caf\xe9", b"\xff\x80", "mé\u200dme".encode(), b"\x1b[31mred", b"a b'\"$x"]
 
 
+@pytest.mark.few(each="env names")
 @pytest.mark.parametrize("env", [{}, ASCII], ids=["utf8", "ascii"])
 @pytest.mark.parametrize("names", [BELOW[:2], BELOW[2:]], ids=["no-text", "text"])
 def test_every_command_below_folders_of_any_name(

@@ -211,6 +211,7 @@ def test_a_run_that_is_stopped_while_it_lists_deletes_nothing(
     assert verify(index).ok
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("page", [4, 7])
 def test_ctrl_c_does_not_wait_for_a_page_that_does_not_come(bucket: Any, wire: Wire, tmp_path: Path, page: int) -> None:
     index, asked, let_go = tmp_path / "index", threading.Event(), threading.Event()

@@ -20,6 +20,7 @@ from clipsearch.errors import UnreadablePicture
 from clipsearch.pictures.images import open_picture, read_picture
 from clipsearch.pictures.pool import DecodePool, DecodeResult, DecodeTask
 from clipsearch.records import SKIP_STATUSES, Preprocessing
+from tests.support.breadth import tries
 from tests.support.cases import thinned
 
 PREPROCESSING = Preprocessing(64, 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -89,7 +90,7 @@ def test_truncated_at_many_points(tmp_path: Path, extension: str) -> None:
 def test_flipped_bits(tmp_path: Path, extension: str) -> None:
     data, rng = encoded(extension), np.random.default_rng(7)
     paths = []
-    for index in range(60):
+    for index in range(tries("CLIPSEARCH_MUTATIONS", 20, 60)):
         damaged = bytearray(data)
         span = len(data) if index % 2 else 300  # half of them in the headers
         for position in rng.integers(0, min(span, len(data)), rng.integers(1, 6)):

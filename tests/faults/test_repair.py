@@ -69,6 +69,7 @@ def damage(path: Path, how: str) -> bytes:
     return damaged
 
 
+@pytest.mark.few(2)  # cut, and changed without hard links
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["cut", "changed", "changed, no hard links"])
 def test_what_is_damaged_is_put_aside_and_every_picture_comes_back(
@@ -107,6 +108,7 @@ def test_what_is_damaged_is_put_aside_and_every_picture_comes_back(
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.few(each="family mode")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "mode"), [("open", "once"), ("read", "once"), ("read", "from then on"), ("stat", "from then on")]

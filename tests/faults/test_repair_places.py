@@ -129,6 +129,7 @@ CASES = [
 ]
 
 
+@pytest.mark.few(each="place kind")
 @pytest.mark.parametrize(
     ("place", "kind"),
     CASES if EVERY else thinned(CASES[::3], 4),

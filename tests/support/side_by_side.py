@@ -36,7 +36,7 @@ LONGEST = (
     *("test_encoder_parity", "test_names", "test_odd_machines", "test_injected_errors", "test_repair", "test_train"),
     *("test_train_kills", "test_crashes", "test_watch", "test_upgrade", "test_absence", "test_foreign_files"),
     *("test_quiet_and_locks", "test_train_towers", "test_privacy", "test_serve", "test_cli", "test_reindex_kills"),
-    *("test_watch_survives",),
+    *("test_watch_survives", "test_where"),
 )
 """Files to begin with, so that no process is left with one of them in the end."""
 

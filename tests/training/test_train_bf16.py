@@ -41,6 +41,7 @@ TOWERS: dict[str, Any] = {
 }
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_run_in_bf16_ends_and_is_used_as_it_was_measured(
     method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

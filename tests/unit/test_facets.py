@@ -29,7 +29,7 @@ from clipsearch.store.tags import make_tag, write_tags
 from tests.support.fake_encoder import FakeEncoder
 
 EXAMPLES = max(20, int(os.environ.get("CLIPSEARCH_EXAMPLES", "300")) // 10)
-MANY = 30_000
+MANY = 15_000
 FOLDERS = max(8, int(os.environ.get("CLIPSEARCH_EXAMPLES", "0")) // 10)
 HOSTILE = [
     "a",
