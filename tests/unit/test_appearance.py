@@ -220,7 +220,7 @@ def test_screenshots(size: tuple[int, int]) -> None:
 )
 def test_a_screenshot_by_its_name(name: str) -> None:
     for form in ("NFC", "NFD"):  # macOS takes letters apart
-        found = appearance(photo("chelsea"), (451, 300), unicodedata.normalize(form, name))  # type: ignore[arg-type]
+        found = appearance(photo("chelsea"), (451, 300), unicodedata.normalize(form, name))
         assert found.traits >> TRAITS.index("screenshot") & 1
 
 
