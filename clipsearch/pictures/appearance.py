@@ -42,6 +42,7 @@ _CELLS, _LEAST_IN_FOCUS, _IN_FOCUS = 6, 8, 0.28
 _LEAST_SHAKEN, _SHAKEN = 60, 0.04
 _COARSE_SIDE, _LEAST_COARSE_EDGES, _MOST_SHARP = 128, 30, 3
 _FLAT_SHARE, _HARD_SHARE = 0.55, 0.12
+_EVEN, _DRAWN = 0.7, 0.1  # of steps between pixels, and of edges a row
 _PAPER, _PAPER_CHROMA = 180, 14  # green of 255, chroma of CIELAB
 _INK, _GROUND, _STROKES, _WRITTEN_SHARE = 60, 20, 20, 0.15
 
@@ -301,10 +302,13 @@ def _made(
         return "screenshot"
     if camera:
         return "photo"
-    if is_screen and lossless:
-        return "screenshot"
     lines = _lines(image)
     steps = np.abs(np.diff(lines, axis=1))
+    if is_screen and lossless:  # photographs are kept so too: what is drawn is even, up to its edges
+        even = steps == 0
+        drawn = np.count_nonzero((steps[:, 1:-1] >= 40) & even[:, :-2] & even[:, 2:])
+        if np.count_nonzero(even) > _EVEN * even.size or drawn > _DRAWN * len(lines):
+            return "screenshot"
     changing, hard = np.count_nonzero(steps > 2), np.count_nonzero(steps >= 64)
     is_flat = changing < (1 - _FLAT_SHARE) * steps.size
     if is_screen and is_flat and hard > _HARD_SHARE / 2 * changing:

@@ -199,6 +199,11 @@ def test_screenshots(size: tuple[int, int]) -> None:
     if size != (1000, 640):
         assert "screenshot" in traits(as_jpeg(window))
         game = photo("rocket").resize(size)
+        assert "screenshot" not in traits(game, lossless=True)  # a photograph, kept without loss
+        for left in range(20, 220, 40):  # bars of what is left, as games draw
+            ImageDraw.Draw(game).rectangle(
+                (left, 20, left + 20, size[1] // 3), fill=(240, 200, 40), outline="black", width=6
+            )
         assert "screenshot" in traits(game, lossless=True)
         assert "screenshot" not in traits(game, lossless=True, camera=True)
         assert "screenshot" not in traits(as_jpeg(game))
