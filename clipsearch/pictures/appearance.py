@@ -7,7 +7,9 @@ documents, drawings have edges and areas of one colour that no lens makes). docs
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,21 +29,30 @@ _HASH_GRID = 32
 
 # CIELAB, D65. Chroma of what people call without colour, and of what they call by the name of a colour.
 _NO_CHROMA = 4.0
-_TONED_CALM, _TONED_ANY, _TONED_ASIDE = 2.6, 6.0, 0.25
-_LEAST_CALM, _LEAST_SPAN = 150, 20.0
+# Of Cb and Cr, 256 levels: what blocks may differ from the tone of their brightness, and how far tones go apart.
+_TONED_SIDE, _BLOCKS = 256, 32
+_TONED_ACROSS, _TONED_ALONG, _TONED_STRENGTH = 3.1, 3.0, 0.15
+_TONE_STRONGEST, _TONE_ASIDE, _DIMMEST = 50.0, 15.0, 0.45
 _GREY_CHROMA = 10.0
 _DARK, _BRIGHT = 60, 190  # of 255, mean luma
 _CHROMATIC_SHARE, _NEUTRAL_SHARE = 0.15, 0.35
 _LEAST_EDGES = 40
 _BLURRED_WIDTH = 2.6
+_CELLS, _LEAST_IN_FOCUS, _IN_FOCUS = 6, 8, 0.28
+_LEAST_SHAKEN, _SHAKEN = 60, 0.04
+_COARSE_SIDE, _LEAST_COARSE_EDGES, _MOST_SHARP = 128, 30, 3
 _FLAT_SHARE, _HARD_SHARE = 0.55, 0.12
+_EVEN, _DRAWN = 0.7, 0.1  # of steps between pixels, and of edges a row
 _PAPER, _PAPER_CHROMA = 180, 14  # green of 255, chroma of CIELAB
 _INK, _GROUND, _STROKES, _WRITTEN_SHARE = 60, 20, 20, 0.15
 
 _SCREENSHOT_NAME = re.compile(
     r"screen[ _-]?(shot|cap|grab)|bildschirm(foto|aufnahme)|captura de (pantalla|tela|ecr)|capture d.?.?[ée]cran"
     r"|schermata|schermafbeelding|zrzut ekranu|sk[äa]rmavbild|skjermbilde|kuvakaappaus|снимок экрана|скриншот"
-    r"|スクリーンショット|屏幕截图|截屏|截圖|스크린샷|ekran g[öo]r[üu]nt[üu]s[üu]",
+    r"|スクリーンショット|屏幕截图|屏幕快照|截屏|截图|截圖|螢幕擷取|螢幕快照|스크린샷"
+    r"|ekran (g[öo]r[üu]nt[üu]s[üu]|resmi)|sk[æa]rmbillede|sn[íi]mka obrazovky|sn[íi]mek obrazovky|sn[íi]mok obrazovky"
+    r"|k[ée]perny[őo]k[ée]p|captur[ăa] de ecran|στιγμιότυπο οθόνης|знімок екрана|صورة الشاشة|لقطة شاشة|צילום מסך"
+    r"|स्क्रीनशॉट|ภาพหน้าจอ|ảnh chụp màn hình|tangkapan layar|snimka zaslona|photo d.?.?[ée]cran|スクショ",
     re.IGNORECASE,
 )
 _SCREENS = frozenset(
@@ -98,12 +109,12 @@ def appearance(
     scale = min(1.0, _SHARP_SIDE / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     small = to_srgb(image if scale == 1 else image.resize(size, Image.Resampling.BOX, reducing_gap=1.0))
-    points = np.asarray(small.resize((_POINTS, _POINTS), Image.Resampling.BOX))
-    lab = _to_lab(points.reshape(-1, 3))
+    points = small.resize((_POINTS, _POINTS), Image.Resampling.BOX)
+    lab = _to_lab(np.asarray(points).reshape(-1, 3))
     grey = small.convert("L")
     luma = np.asarray(grey)
     found = {
-        "monochrome": _is_monochrome(lab),
+        "monochrome": _is_monochrome(small, points, lab),
         "dark": float(luma.mean()) < _DARK,
         "bright": float(luma.mean()) > _BRIGHT,
         "blurred": _is_blurred(luma),
@@ -144,32 +155,45 @@ def _to_lab(pixels: PixelArray) -> FloatArray:
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
 
 
-def _is_monochrome(lab: FloatArray) -> bool:
-    """Whether there is no colour, or one tone all over (sepia, cyanotype): chroma that lightness alone explains."""
-    tone = lab[:, 1:]
-    if np.count_nonzero(np.hypot(tone[:, 0], tone[:, 1]) >= _NO_CHROMA) <= len(tone) / 100:
+def _is_monochrome(small: Image.Image, points: Image.Image, lab: FloatArray) -> bool:
+    """Whether there is no colour, or one tone all over (sepia, cyanotype, split toning): that of its brightness.
+
+    The mean tone of each brightness is taken from pixels that are not mixed, since a mixture of two tones is neither's;
+    what differs from it is averaged over blocks, which leaves of noise and of JPEG little, of colours all. Along the
+    tone more may differ than across it: there toning clips, and papers fade.
+    """
+    if np.count_nonzero(np.hypot(lab[:, 1], lab[:, 2]) >= _NO_CHROMA) <= len(lab) / 100:
         return True
-    across, along = np.sqrt(np.linalg.eigvalsh(tone.T @ tone).clip(0))
-    if across >= _TONED_ASIDE * along:
+    tone = np.asarray(points.convert("YCbCr")).reshape(-1, 3).astype(np.float32) - (0, 128, 128)
+    blue, red = (float(of) for of in tone[:, 1:].mean(axis=0))
+    strength = math.hypot(blue, red)
+    if strength >= _TONE_STRONGEST:
         return False
-    calm = _calm(lab[:, 0].reshape(_POINTS, _POINTS)).ravel()  # where points do not mix what differs
-    if np.count_nonzero(calm) < _LEAST_CALM or float(np.ptp(lab[calm, 0])) < _LEAST_SPAN:
-        return False  # so few tones say nothing
-    powers = np.vander(lab[:, 0] / 50 - 1, 6).astype(np.float32)
-    rest = tone - powers @ np.linalg.lstsq(powers[calm], tone[calm], rcond=None)[0]
-    off = np.hypot(rest[:, 0], rest[:, 1])
-    return bool(np.percentile(off[calm], 97) < _TONED_CALM and np.percentile(off, 97) < _TONED_ANY)
+    along = np.array([blue / strength, red / strength] if strength > 0 else [1, 0], np.float32)
+    across = along[::-1] * (-1, 1)
+    if np.percentile(np.abs(tone[:, 1:] @ across), 97) >= _TONE_ASIDE:
+        return False
+    scale = min(1.0, _TONED_SIDE / max(small.size))
+    size = [max(1, round(side * scale / _BLOCKS)) * _BLOCKS for side in small.size]
+    pixels = np.asarray(small.resize((size[0], size[1]), Image.Resampling.NEAREST).convert("YCbCr"))
+    level = pixels[..., 0] >> 2
+    count = np.maximum(np.bincount(level.ravel(), minlength=64), 1)
+    rest = []
+    for channel in (1, 2):
+        mean = np.bincount(level.ravel(), pixels[..., channel].ravel(), 64) / count
+        rest.append(_of_blocks(pixels[..., channel] - mean.astype(np.float32)[level]))
+    off = np.abs(np.stack(rest, axis=1) @ np.stack([across, along], axis=1))
+    dim = min(1.0, max(_DIMMEST, float(np.percentile(tone[:, 0], 95)) / 200))
+    clips = _TONED_ALONG + _TONED_STRENGTH * float(np.percentile(np.hypot(tone[:, 1], tone[:, 2]), 97))
+    most = dim * np.array([_TONED_ACROSS, clips])
+    return bool((np.percentile(off, 97, axis=0) < most).all() and (np.percentile(off, 99, axis=0) < 1.5 * most).all())
 
 
-def _calm(lightness: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which points are nearly as light as those beside them."""
-    same = np.ones(lightness.shape, bool)
-    across, down = np.abs(np.diff(lightness, axis=1)) < 3, np.abs(np.diff(lightness, axis=0)) < 3
-    same[:, 1:] &= across
-    same[:, :-1] &= across
-    same[1:] &= down
-    same[:-1] &= down
-    return same
+def _of_blocks(values: FloatArray) -> FloatArray:
+    """The means of 32 by 32 blocks of an array, in one line."""
+    height, width = (side // _BLOCKS for side in values.shape)
+    means: FloatArray = values.reshape(_BLOCKS, height, _BLOCKS, width).mean((1, 3)).ravel()
+    return means
 
 
 def _colors(lab: FloatArray) -> int:
@@ -219,23 +243,54 @@ def _is_blurred(luma: PixelArray) -> bool:
     """Whether no part of a picture has sharp edges, though it has edges.
 
     The width of an edge is its whole step divided by its steepest slope (Marziliano et al., ICIP 2002, measure it along
-    lines); the sharpest tenth of a picture's edges counts, so that a blurred background does not.
+    lines). The sharpest part of a picture counts, so that a blurred background does not; a shake leaves edges sharp
+    along its way, none across it. Where so much is blurred that no edges are left, those of a small version are seen.
     """
     if min(luma.shape) < 32:
         return False
+    every, sharp = _edges(luma)
+    all_edges, all_sharp = int(every.sum()), int(sharp.sum())
+    if all_edges < _LEAST_EDGES:
+        scale = _COARSE_SIDE / max(luma.shape)
+        if all_sharp > _MOST_SHARP or scale >= 1:
+            return False
+        size = tuple(max(1, round(side * scale)) for side in luma.shape[::-1])
+        small = np.asarray(Image.fromarray(luma).resize(size, Image.Resampling.BOX))
+        if min(small.shape) < 20 or int(_edges(small)[0].sum()) < _LEAST_COARSE_EDGES:
+            return False
+        values = small.astype(np.int16)
+        steps = (values[9:] - values[:-9], values[:, 9:] - values[:, :-9])
+        least = small.size / 1000  # a sky goes from light to dark once, things go back
+        return any(min(np.count_nonzero(step > 24), np.count_nonzero(step < -24)) >= least for step in steps)
+    shaken = (every.sum(1) >= _LEAST_SHAKEN) & (sharp.sum(1) <= _SHAKEN * every.sum(1))
+    if any(not _in_focus(every[along], sharp[along]) for along in np.nonzero(shaken)[0]):
+        return True
+    return all_sharp <= all_edges / 10 and not _in_focus(every.sum(0), sharp.sum(0))
+
+
+def _in_focus(every: npt.NDArray[np.int64], sharp: npt.NDArray[np.int64]) -> bool:
+    """Whether any part has its share of sharp edges. Shapes: (36,)."""
+    return bool(np.any((sharp >= _LEAST_IN_FOCUS) & (sharp > _IN_FOCUS * every)))
+
+
+def _edges(luma: PixelArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many edges there are along rows and along columns, in each of 6 by 6 parts; and how many of these are sharp.
+    Shapes: (2, 36)."""
+    every, sharp = np.zeros((2, 2, _CELLS * _CELLS), np.int64)
     rows, columns = luma[:: 1 + len(luma) // _LINES], luma[:, :: 1 + luma.shape[1] // _LINES].T
-    widths = []
-    for lines in (rows.astype(np.int16), np.ascontiguousarray(columns).astype(np.int16)):
+    for along, lines in enumerate((rows.astype(np.int16), np.ascontiguousarray(columns).astype(np.int16))):
         slope = lines[:, 1:] - lines[:, :-1]
         steep = np.abs(slope)
         inner = steep[:, 8:-8]
         step = np.abs(lines[:, 13:-4] - lines[:, 4:-13])
         peak = (inner >= steep[:, 7:-9]) & (inner >= steep[:, 9:-7]) & (step > 24) & (inner > 2)
-        widths.append(step[peak] / inner[peak])
-    found = np.concatenate(widths)
-    if len(found) < _LEAST_EDGES:
-        return False
-    return bool(np.count_nonzero(found <= _BLURRED_WIDTH) <= len(found) / 10)
+        line, place = np.nonzero(peak)
+        line, place = line * _CELLS // len(lines), place * _CELLS // peak.shape[1]
+        cell = place * _CELLS + line if along else line * _CELLS + place
+        narrow = step[peak] <= _BLURRED_WIDTH * inner[peak]
+        every[along] = np.bincount(cell, minlength=_CELLS * _CELLS)
+        sharp[along] = np.bincount(cell[narrow], minlength=_CELLS * _CELLS)
+    return every, sharp
 
 
 def _made(
@@ -243,14 +298,17 @@ def _made(
 ) -> str:
     """ "screenshot", "document", "drawing" or "photo"."""
     is_screen = tuple(sorted(full_size)) in _SCREENS
-    if _SCREENSHOT_NAME.search(name):
+    if _SCREENSHOT_NAME.search(unicodedata.normalize("NFC", name)):  # macOS takes letters apart
         return "screenshot"
     if camera:
         return "photo"
-    if is_screen and lossless:
-        return "screenshot"
     lines = _lines(image)
     steps = np.abs(np.diff(lines, axis=1))
+    if is_screen and lossless:  # photographs are kept so too: what is drawn is even, up to its edges
+        even = steps == 0
+        drawn = np.count_nonzero((steps[:, 1:-1] >= 40) & even[:, :-2] & even[:, 2:])
+        if np.count_nonzero(even) > _EVEN * even.size or drawn > _DRAWN * len(lines):
+            return "screenshot"
     changing, hard = np.count_nonzero(steps > 2), np.count_nonzero(steps >= 64)
     is_flat = changing < (1 - _FLAT_SHARE) * steps.size
     if is_screen and is_flat and hard > _HARD_SHARE / 2 * changing:
