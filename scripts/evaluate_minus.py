@@ -16,24 +16,12 @@ import argparse
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
-import clipsearch
-from clipsearch.records import FloatArray
-from clipsearch.search import minus
-from clipsearch.search.confidence import (
-    Background,
-    DoubleArray,
-    bank_vectors,
-    drawing_vectors,
-    sample_positions,
-    shipped_calibration,
-)
-from clipsearch.search.embedding import encode_asked
-from scripts.evaluate_confidence import (
+from evaluate_confidence import (
     KINDS_OF,
     OPEN,
     SHOWN,
@@ -49,6 +37,19 @@ from scripts.evaluate_confidence import (
     in_a_cone,
     on_two_sides,
 )
+
+import clipsearch
+from clipsearch.records import FloatArray
+from clipsearch.search import minus
+from clipsearch.search.confidence import (
+    Background,
+    DoubleArray,
+    bank_vectors,
+    drawing_vectors,
+    sample_positions,
+    shipped_calibration,
+)
+from clipsearch.search.embedding import encode_asked
 
 SIZES = (20, 50, 100, 200, 300, 400, 500)
 TOGETHER = 2  # pictures of a half that show both: fewer, and nobody would take the one from the other
@@ -109,7 +110,7 @@ def main() -> None:
             for half in (0, 1) if len(options.odds) > 1 else (None,):
                 some = [case for case in cases if half in (None, case.half)]
                 title = f"apart, odds {odds:g}" + ("" if half is None else f", half {half}")
-                _report(title, some, lambda case, odds=odds: _apart(case, odds))
+                _report(title, some, partial(_apart, odds=odds))
         _report_absent(cases)
 
 
@@ -148,9 +149,22 @@ def _ask(seen: Seen, seed: int, half: int) -> list[Case]:
                     score, sure = judged(wanted)
                     difference, of_difference = judged(_unit(wanted - unwanted))
                     _, of_other = judged(unwanted)
-                    truth = (shows[noun], shows[other], unknown[noun], unknown[other])
-                    known = [column[chosen] for column in truth]
-                    found.append(Case(noun, other, half, *known, score, difference, sure, of_other, of_difference))
+                    found.append(
+                        Case(
+                            noun,
+                            other,
+                            half,
+                            shows[noun][chosen],
+                            shows[other][chosen],
+                            unknown[noun][chosen],
+                            unknown[other][chosen],
+                            score,
+                            difference,
+                            sure,
+                            of_other,
+                            of_difference,
+                        )
+                    )
     return found
 
 

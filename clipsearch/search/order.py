@@ -138,6 +138,7 @@ class Order:
     _is_cut: bool = False  # nothing after `_found` passes
     is_uncertain: bool = False  # nothing passes: `_found` is the nearest all the same
     _best: float | None = None  # the score of the nearest of all
+    _apart: dict[int, tuple[float, Band]] = field(default_factory=dict)  # of what passes, where something is taken away
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     # -- what is asked
@@ -160,8 +161,7 @@ class Order:
                 everything = self.pictures if self.vector is None else min(DEEPEST, self.pictures)
                 return len(self.ids) if self.is_whole else everything - self._spare, 0
             self._reach(photos, 1)
-            while not self._is_cut:
-                self._deepen(photos, self._depth + 1)
+            self._find_the_cut(photos)
             found = len(self._found) + int((~np.isin(self.written, self._found)).sum())
             return found - self._spare, self.pictures - found
 
@@ -205,8 +205,7 @@ class Order:
             if self.vector is None or not self.wish.cuts:
                 ids = self._listed(photos)
             else:
-                while not self._is_cut:
-                    self._deepen(photos, self._depth + 1)
+                self._find_the_cut(photos)
                 ids = np.union1d(self._found, self.written)
             folded = [row_id for others in self.folded.values() for row_id, _ in others]
         return ids[~np.isin(ids, folded)] if folded else ids
@@ -350,9 +349,13 @@ class Order:
             assert judge.vector is not None
             if judge.unwanted:
                 found = judge._judged_apart(photos, row_ids)
-                lenders = np.array([self._lenders.get(row_id, row_id) for row_id in row_ids.tolist()], np.int64)
-                if not np.array_equal(lenders, row_ids):
-                    found = list(map(max, found, judge._judged_apart(photos, lenders)))
+                if self._lenders:
+                    lenders = np.array([self._lenders.get(row_id, row_id) for row_id in row_ids.tolist()], np.int64)
+                    of_clips = judge._judged_apart(photos, lenders)
+                    found = [
+                        max(own, lent, key=lambda judged: (judged[1] != "unlikely", judged[0]))
+                        for own, lent in zip(found, of_clips, strict=True)
+                    ]
             else:
                 scores = np.array([hit.score for hit in hits], np.float32)
                 if judge is not self:
@@ -396,6 +399,9 @@ class Order:
 
         if not len(row_ids):
             return []
+        known = [self._apart.get(row_id) for row_id in row_ids.tolist()]
+        if None not in known:
+            return [judged for judged in known if judged is not None]
         if self.rest is not None:
             self.rest._find_best(photos)
         parts = [self._chances(photos, row_ids[at : at + AT_ONCE]) for at in range(0, len(row_ids), AT_ONCE)]
@@ -440,8 +446,12 @@ class Order:
         """Which rows pass the cut, by what is asked for and what is taken away. Shape: (N,)."""
         judged, least = self._judged_apart(photos, row_ids), self.wish.min_confidence
         if least is None:
-            return np.array([band != "unlikely" for _, band in judged], bool)
-        return np.array([max(sure, told_confidence(sure)) >= least for sure, _ in judged], bool)
+            passing = [band != "unlikely" for _, band in judged]
+        else:
+            passing = [max(sure, told_confidence(sure)) >= least for sure, _ in judged]
+        rows = zip(row_ids.tolist(), judged, passing, strict=True)
+        self._apart.update({row_id: of_row for row_id, of_row, passes in rows if passes})
+        return np.array(passing, bool)
 
     def _pictures_of(self, photos: Collection, row_ids: IntArray) -> IntArray:
         """What tells the rows of one hit: their picture, or each by itself. Shapes: (N,) int64."""
@@ -505,7 +515,7 @@ class Order:
         rest = self.rest
         if rest is not None and not self._is_cut:
             while not rest._is_cut:  # far at once: nothing but all of it will do
-                rest._deepen(photos, max(LAST_STEP, rest._depth + 1))
+                rest._deepen(photos, STEPS[1] if rest._depth < STEPS[1] else max(LAST_STEP, rest._depth + 1))
             ids = rest._found[:0] if rest.is_uncertain else rest._found
             ids = ids[self._pass_apart(photos, ids)]
             if len(ids) or len(self.written) or self.wish.min_confidence is not None:
@@ -513,8 +523,12 @@ class Order:
                 nearest_first = np.lexsort((ids, -scores))
                 self._found, self._found_scores = ids[nearest_first], scores[nearest_first]
                 self._is_cut = True
+        self._find_the_cut(photos)
+
+    def _find_the_cut(self, photos: Collection) -> None:
+        """Know all that passes the cut, of which all pictures are asked where something is taken away from nothing."""
         while not self._is_cut:
-            self._deepen(photos, self._depth + 1)
+            self._deepen(photos, self.everything if self.unwanted and self.rest is None else self._depth + 1)
 
     @property
     def is_cut_apart(self) -> bool:
