@@ -259,9 +259,14 @@ _AFTER_HEAD = re.compile(
 def head_of(query: Query) -> tuple[str, str] | None:
     """The thing that a query of several words is about, and the query with nothing else in its place.
 
-    The last word before the first preposition or what somebody does: "watch" of "a men watch on a table". None for a
-    query of one word, or of more than one term.
+    The last word before the first preposition or what somebody does: "watch" of "a men watch on a table"; or, of a
+    query that takes something away, what is asked for: "horse" of "horse -people". None for other queries of one word,
+    or of more than one term.
     """
+    wanted = [term for term in query.terms if term.weight > 0]
+    if len(wanted) == 1 < len(query.terms) and wanted[0].kind == "text" and query.filter is None:
+        text = wanted[0].value
+        return (text, text) if re.fullmatch(r"[\w ]+", text) else None
     if len(query.terms) != 1 or query.terms[0].kind != "text" or query.terms[0].weight <= 0:
         return None
     text = query.terms[0].value

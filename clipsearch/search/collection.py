@@ -73,6 +73,7 @@ from clipsearch.records import (
 )
 from clipsearch.search.embedding import Encoder as ModelEncoder
 from clipsearch.search.embedding import encode_asked, encode_picture, encode_text, read_file, where_in
+from clipsearch.search.minus import VectorOf
 from clipsearch.search.order import (
     DIVERSITY,
     Order,
@@ -94,7 +95,7 @@ if TYPE_CHECKING:
 
     from clipsearch.pictures.heatmap import HeatMap
     from clipsearch.query.nodes import Filter
-    from clipsearch.search.confidence import Background, QueryKind
+    from clipsearch.search.confidence import Background, DoubleArray, QueryKind
     from clipsearch.search.live import LivePhotos
     from clipsearch.search.variety import Nearness
     from clipsearch.store.columns import Columns
@@ -493,18 +494,42 @@ class Collection:
         hits, if it is not among these. Needs the model's vectors of a bank of texts and some drawings: encoded by
         `clipsearch index`, or here once. Raises: EncoderMismatch, ...
         """
-        from clipsearch.search.confidence import (
-            Background,
-            bank_vectors,
-            drawing_vectors,
-            sample_positions,
-            shipped_calibration,
-        )
-
         self._check_open()
         if not len(scores):
             return []
+        from clipsearch.search.confidence import shipped_calibration
+
+        background = self._known_background()
+        if of_regions:
+            scores, best = background.as_whole(vector, scores, best)
+        found, bands = shipped_calibration().judged(background, vector, scores, kind, best)
+        return list(zip(found.tolist(), bands, strict=True))
+
+    def chances(
+        self,
+        scores: FloatArray,
+        vector: FloatArray,
+        kind: QueryKind = "text",
+        best: float | None = None,
+        *,
+        of_regions: bool = False,
+    ) -> DoubleArray:
+        """The confidences alone. Shapes: (K,). See `confidences`. With a `best` of -1, what is best in the sample."""
+        self._check_open()
+        if not len(scores):
+            return np.empty(0)
+        from clipsearch.search.confidence import shipped_calibration
+
+        background = self._known_background()
+        if of_regions:
+            scores, best = background.as_whole(vector, scores, best)
+        return shipped_calibration().confidences(background, vector, scores, kind, best)
+
+    def _known_background(self) -> Background:
+        """What confidence is judged against. Raises: EncoderMismatch, ..."""
         if self._background is None:
+            from clipsearch.search.confidence import Background, bank_vectors, drawing_vectors, sample_positions
+
             bank, drawings = bank_vectors(self.encoder), drawing_vectors(self.encoder)
             if self.has_regions:
                 every = self.row_ids()
@@ -516,11 +541,7 @@ class Collection:
                 positions = sample_positions([len(segment) for segment in self._segments])
                 parts = [self._take(segment, rows) for segment, rows in zip(self._segments, positions, strict=True)]
                 self._background = Background(bank, np.concatenate(parts), drawings)
-        if of_regions:
-            scores, best = self._background.as_whole(vector, scores, best)
-        calibration = shipped_calibration()
-        found, bands = calibration.judged(self._background, vector, scores, kind, best)
-        return list(zip(found.tolist(), bands, strict=True))
+        return self._background
 
     def parse(
         self,
@@ -815,6 +836,13 @@ class Collection:
 
     def query_vectors(self, queries: Sequence[Query]) -> list[FloatArray | None]:
         """The `query_vector` of each query, the texts of all encoded at once."""
+        return [self.summed(query, terms) for query, terms in zip(queries, self.query_terms(queries), strict=True)]
+
+    def query_terms(self, queries: Sequence[Query]) -> list[list[VectorOf]]:
+        """The vectors of each query's terms, or else of the concepts it filters by, the texts of all encoded at once.
+
+        Raises: as `query_vector`.
+        """
         self._check_open()
         texts = list(dict.fromkeys(term.value for query in queries for term in query.terms if term.kind == "text"))
         for text in texts:
@@ -830,20 +858,25 @@ class Collection:
         encoded = {}
         if texts:  # else no model is needed
             encoded = dict(zip(texts, encode_asked(self.encoder, texts), strict=True))
-        return [self._sum_of_terms(query, encoded) for query in queries]
+        return [self._terms_of(query, encoded) for query in queries]
 
-    def _sum_of_terms(self, query: Query, encoded: Mapping[str, FloatArray]) -> FloatArray | None:
-        """The vector of a query whose texts are encoded."""
-        vectors = [
-            (encoded[term.value] if term.kind == "text" else self._term_vector(query, term), term.weight)
+    def _terms_of(self, query: Query, encoded: Mapping[str, FloatArray]) -> list[VectorOf]:
+        """The vectors of a query whose texts are encoded."""
+        terms = [
+            VectorOf(encoded[term.value], term.weight, "text")
+            if term.kind == "text"
+            else VectorOf(self._term_vector(query, term), term.weight, "picture")
             for term in query.terms
         ]
-        if not vectors:
-            vectors = [(vector, 1.0) for vector in self._concepts_of(query)]
-        if len(vectors) == 1 and vectors[0][1] > 0:
-            return vectors[0][0]
-        if not vectors:
+        return terms or [VectorOf(vector, 1.0, "picture") for vector in self._concepts_of(query)]
+
+    def summed(self, query: Query, terms: Sequence[VectorOf]) -> FloatArray | None:
+        """The weighted sum of terms of a query; None for none. Shape: (D,) float32, unit L2. Raises: InvalidQuery."""
+        if len(terms) == 1 and terms[0].weight > 0:
+            return terms[0].vector
+        if not terms:
             return None
+        vectors = [(term.vector, term.weight) for term in terms]
         total: FloatArray = np.sum([weight * vector for vector, weight in vectors], axis=0, dtype=np.float32)
         length = float(np.linalg.norm(total))
         if length < CANCELLED * sum(abs(weight) for _, weight in vectors):

@@ -49,6 +49,7 @@ SAME_KIND = 4.0
 """The squared distance of labels and scenes, in spreads of their own, at which a text's kind counts half: a model that
 places both alike says nothing of what kind a text is."""
 FEWEST_ROWS = 4  # fewer pictures have no mean and spread to speak of
+TEXTS_KEPT = 64
 CALIBRATION = Path(__file__).with_name("confidence.json")
 DRAWINGS = Path(__file__).parent.parent / "training" / "anchor.tar"  # 117 drawings, in the public domain
 DRAWINGS_STEP = 5  # every fifth of them is enough to place a model's cosines
@@ -208,6 +209,7 @@ class Background:
         self._sample = sample
         self._drawings = drawings
         self._regions = regions
+        self._texts: dict[bytes, tuple[float, float, DoubleArray]] = {}
 
     def as_whole(self, query: FloatArray, scores: FloatArray, best: float | None) -> tuple[FloatArray, float | None]:
         """Scores of pictures with their regions (`search.regions`) on the scale of whole pictures': the best of several
@@ -285,19 +287,36 @@ class Background:
         The best is `best` (left out: the best of `scores`), or what is better in the sample.
         """
         centre, unit = self._model_cosines
+        ground, highest, of_text = self._of_text(query)
+        top = max(float(scores.max(initial=-1.0)) if best is None else best, highest)
+        values = np.empty((len(scores), 8))
+        values[:, 0] = (scores - centre) / unit
+        values[:, 1] = np.clip((scores - ground) / max(top - ground, LEAST_SPREAD), 0.0, 1.0)
+        values[:, 2:] = of_text
+        return values
+
+    def _of_text(self, query: FloatArray) -> tuple[float, float, DoubleArray]:
+        """What does not depend on the scores: the ground, the best of the sample, and the last six features.
+
+        Kept for the next hits of that text: of one question, several parts are judged one after the other.
+        """
+        key = query.tobytes()
+        known = self._texts.get(key)
+        if known is not None:
+            return known
+        centre, unit = self._model_cosines
         sampled = self._sample @ query
         on_sample = (sampled - centre) / unit
         share = min(1.0, len(on_sample) / FEWEST_ROWS)  # the rest is as of pictures that have nothing to do with it
         mean, deviation = self._bank_on_bank
-        ground = min(float(np.median(sampled)), centre)
-        top = max(float(scores.max(initial=-1.0)) if best is None else best, float(sampled.max()))
-        values = np.empty((len(scores), 8))
-        values[:, 0] = (scores - centre) / unit
-        values[:, 1] = np.clip((scores - ground) / max(top - ground, LEAST_SPREAD), 0.0, 1.0)
-        values[:, 2] = share * float(on_sample.mean())
-        values[:, 3] = np.log(share * _spread(on_sample) ** 2 + 1 - share + LEAST_SPREAD**2) / 2
-        values[:, 4:] = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
-        return values
+        values = np.empty(6)
+        values[0] = share * float(on_sample.mean())
+        values[1] = np.log(share * _spread(on_sample) ** 2 + 1 - share + LEAST_SPREAD**2) / 2
+        values[2:] = (_text_relations((self._bank @ query)[None])[0] - mean) / deviation
+        if len(self._texts) >= TEXTS_KEPT:
+            self._texts = {}  # in one step: other threads may read
+        self._texts[key] = known = min(float(np.median(sampled)), centre), float(sampled.max()), values
+        return known
 
     def are_same(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
         """Whether pictures lie where the text itself does: nearly all the way from unrelated pairs to a cosine of 1.

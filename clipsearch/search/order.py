@@ -26,10 +26,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from clipsearch.query import Query
 from clipsearch.records import BANDS, Band, FloatArray, Hit, IntArray, Sort, told_confidence
-from clipsearch.search.regions import pictures_of, scores_of, with_places
+from clipsearch.search.minus import Unwanted, absence, stays, unwanted_of
+from clipsearch.search.regions import AT_ONCE, pictures_of, scores_of, with_places
 from clipsearch.sentences import sentence
 from clipsearch.timing import lap
 from clipsearch.vectors import directed, empty_result
@@ -37,7 +39,8 @@ from clipsearch.vectors import directed, empty_result
 if TYPE_CHECKING:
     from clipsearch.query.nodes import Filter
     from clipsearch.search.collection import Collection
-    from clipsearch.search.confidence import QueryKind
+    from clipsearch.search.confidence import DoubleArray, QueryKind
+    from clipsearch.search.minus import VectorOf
 
 STEPS = (20, 100, 500, 1000)
 FIRST, LAST_STEP = STEPS[0], STEPS[-1]
@@ -122,16 +125,20 @@ class Order:
     ids: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # the beginning of the order
     scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))  # theirs; NaN until it is asked for
     asked: Order | None = None  # that of the question alone, where thumbs have moved it
+    unwanted: tuple[Unwanted, ...] = ()  # what the question takes away
+    rest: Order | None = None  # that of the rest of it; None where there is none, or nothing is taken away
     written: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # rows with its words in them, best first
     is_whole: bool = False  # whether `ids` is all of it
     folded: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # row ids, scores folded into a row
     lent: dict[int, float] = field(default_factory=dict)  # to stills of Live Photos: the score of their clip
+    _lenders: dict[int, int] = field(default_factory=dict)  # and the row that has it
     _found: IntArray = field(default_factory=lambda: np.empty(0, np.int64))  # nearest first, what passes the cut
     _found_scores: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))
     _depth: int = 0  # how many of the nearest were looked at
     _is_cut: bool = False  # nothing after `_found` passes
     is_uncertain: bool = False  # nothing passes: `_found` is the nearest all the same
     _best: float | None = None  # the score of the nearest of all
+    _apart: dict[int, tuple[float, Band]] = field(default_factory=dict)  # of what passes, where something is taken away
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     # -- what is asked
@@ -154,8 +161,7 @@ class Order:
                 everything = self.pictures if self.vector is None else min(DEEPEST, self.pictures)
                 return len(self.ids) if self.is_whole else everything - self._spare, 0
             self._reach(photos, 1)
-            while not self._is_cut:
-                self._deepen(photos, self._depth + 1)
+            self._find_the_cut(photos)
             found = len(self._found) + int((~np.isin(self.written, self._found)).sum())
             return found - self._spare, self.pictures - found
 
@@ -199,8 +205,7 @@ class Order:
             if self.vector is None or not self.wish.cuts:
                 ids = self._listed(photos)
             else:
-                while not self._is_cut:
-                    self._deepen(photos, self._depth + 1)
+                self._find_the_cut(photos)
                 ids = np.union1d(self._found, self.written)
             folded = [row_id for others in self.folded.values() for row_id, _ in others]
         return ids[~np.isin(ids, folded)] if folded else ids
@@ -342,13 +347,21 @@ class Order:
         row_ids = np.array([hit.record.row_id for hit in hits], np.int64)
         for judge in self._judges if hits else ():
             assert judge.vector is not None
-            scores = np.array([hit.score for hit in hits], np.float32)
-            if judge is not self:
-                scores = judge._scores_of(photos, row_ids)
-                with judge._lock:
-                    if judge._best is None:
-                        judge._deepen(photos, FIRST)
-            found = judge._confidences(photos, scores)
+            if judge.unwanted:
+                found = judge._judged_apart(photos, row_ids)
+                if self._lenders:
+                    lenders = np.array([self._lenders.get(row_id, row_id) for row_id in row_ids.tolist()], np.int64)
+                    of_clips = judge._judged_apart(photos, lenders)
+                    found = [
+                        max(own, lent, key=lambda judged: (judged[1] != "unlikely", judged[0]))
+                        for own, lent in zip(found, of_clips, strict=True)
+                    ]
+            else:
+                scores = np.array([hit.score for hit in hits], np.float32)
+                if judge is not self:
+                    scores = judge._scores_of(photos, row_ids)
+                    judge._find_best(photos)
+                found = judge._confidences(photos, scores)
             hits = [
                 replace(
                     hit,
@@ -373,6 +386,72 @@ class Order:
         """How likely rows with some scores show what is asked for. Shape: (N,)."""
         assert self.vector is not None
         return photos.confidences(scores, self.vector, self.wish.kind, self._best, of_regions=self.by_regions)
+
+    def _find_best(self, photos: Collection) -> None:
+        """Know the score of the nearest, which confidence depends on."""
+        with self._lock:
+            if self._best is None:
+                self._deepen(photos, FIRST)
+
+    def _judged_apart(self, photos: Collection, row_ids: IntArray) -> list[tuple[float, Band]]:
+        """How likely rows show what is asked for and nothing that is taken away. Shape: (N,)."""
+        from clipsearch.search.confidence import shipped_calibration
+
+        if not len(row_ids):
+            return []
+        known = [self._apart.get(row_id) for row_id in row_ids.tolist()]
+        if None not in known:
+            return [judged for judged in known if judged is not None]
+        if self.rest is not None:
+            self.rest._find_best(photos)
+        parts = [self._chances(photos, row_ids[at : at + AT_ONCE]) for at in range(0, len(row_ids), AT_ONCE)]
+        sure, stay = (np.concatenate(column) for column in zip(*parts, strict=True))
+        best = 1.0
+        if self.rest is not None:
+            assert self.rest.vector is not None and self.rest._best is not None
+            of_best = np.array([self.rest._best], np.float32)
+            (best, _), *_ = self.rest._confidences(photos, of_best)
+        calibration = shipped_calibration()
+        bands = (calibration.text_bands if self.wish.kind == "text" else calibration.picture_bands).of(sure, best)
+        least: Band = "unlikely"
+        return [
+            (chance, band if may_stay else least)
+            for chance, band, may_stay in zip(sure.tolist(), bands, stay.tolist(), strict=True)
+        ]
+
+    def _chances(self, photos: Collection, row_ids: IntArray) -> tuple[DoubleArray, npt.NDArray[np.bool_]]:
+        """The confidences of rows by both, and which are not left out for what they show. Shapes: (N,)."""
+        rest = self.rest
+        vectors = [unwanted.vector for unwanted in self.unwanted]
+        if rest is not None:
+            assert rest.vector is not None
+            vectors.append(rest.vector)
+        each = np.stack(vectors, axis=1)
+        every: FloatArray = scores_of(photos, row_ids, each) if self.by_regions else photos.vectors(row_ids) @ each
+        columns = iter(np.ascontiguousarray(every.T))
+        sure, stay = np.ones(len(row_ids)), np.ones(len(row_ids), bool)
+        for unwanted, scores in zip(self.unwanted, columns, strict=False):
+            # Beside the best of the sample, not of the collection: nobody has looked for that.
+            seen = photos.chances(scores, unwanted.vector, unwanted.kind, -1.0, of_regions=self.by_regions)
+            sure *= absence(seen, unwanted.share, beside=rest is not None)
+            stay &= stays(seen, unwanted.share, beside=rest is not None)
+        if rest is not None:
+            assert rest.vector is not None
+            scores = every[:, -1]
+            kind, best = rest.wish.kind, rest._best
+            sure *= photos.chances(scores, rest.vector, kind, best, of_regions=self.by_regions)
+        return sure, stay
+
+    def _pass_apart(self, photos: Collection, row_ids: IntArray) -> npt.NDArray[np.bool_]:
+        """Which rows pass the cut, by what is asked for and what is taken away. Shape: (N,)."""
+        judged, least = self._judged_apart(photos, row_ids), self.wish.min_confidence
+        if least is None:
+            passing = [band != "unlikely" for _, band in judged]
+        else:
+            passing = [max(sure, told_confidence(sure)) >= least for sure, _ in judged]
+        rows = zip(row_ids.tolist(), judged, passing, strict=True)
+        self._apart.update({row_id: of_row for row_id, of_row, passes in rows if passes})
+        return np.array(passing, bool)
 
     def _pictures_of(self, photos: Collection, row_ids: IntArray) -> IntArray:
         """What tells the rows of one hit: their picture, or each by itself. Shapes: (N,) int64."""
@@ -402,6 +481,7 @@ class Order:
             are_clips &= np.isin(stills, self.selection)
         if scores is not None:
             self.lent.update(zip(stills[are_clips].tolist(), scores[are_clips].tolist(), strict=True))
+            self._lenders.update(zip(stills[are_clips].tolist(), row_ids[are_clips].tolist(), strict=True))
         found: IntArray = np.where(are_clips, stills, row_ids)
         return found
 
@@ -417,8 +497,7 @@ class Order:
         assert self.vector is not None
         judges = self._judges
         for judge in judges:
-            while not judge._is_cut:
-                judge._deepen(photos, judge._depth + 1)
+            judge._find_all_likely(photos)
         certain = [judge for judge in judges if not judge.is_uncertain]
         ids, scores = self._found[:0], self._found_scores[:0]
         for judge in certain or ([] if len(self.written) else judges[:1]):
@@ -431,10 +510,35 @@ class Order:
         self._found = self._as_stills(photos, ids[nearest_first], self._found_scores)
         self._is_cut, self.is_uncertain = True, not certain and not len(self.written)
 
+    def _find_all_likely(self, photos: Collection) -> None:
+        """Know all that passes the cut by this order alone; the nearest if nothing does."""
+        rest = self.rest
+        if rest is not None and not self._is_cut:
+            while not rest._is_cut:  # far at once: nothing but all of it will do
+                rest._deepen(photos, STEPS[1] if rest._depth < STEPS[1] else max(LAST_STEP, rest._depth + 1))
+            ids = rest._found[:0] if rest.is_uncertain else rest._found
+            ids = ids[self._pass_apart(photos, ids)]
+            if len(ids) or len(self.written) or self.wish.min_confidence is not None:
+                scores = self._scores_of(photos, ids)
+                nearest_first = np.lexsort((ids, -scores))
+                self._found, self._found_scores = ids[nearest_first], scores[nearest_first]
+                self._is_cut = True
+        self._find_the_cut(photos)
+
+    def _find_the_cut(self, photos: Collection) -> None:
+        """Know all that passes the cut, of which all pictures are asked where something is taken away from nothing."""
+        while not self._is_cut:
+            self._deepen(photos, self.everything if self.unwanted and self.rest is None else self._depth + 1)
+
+    @property
+    def is_cut_apart(self) -> bool:
+        """Whether other orders say what passes the cut, which then has to be known as a whole."""
+        return self.wish.cuts and (self.asked is not None or self.rest is not None)
+
     def _reach(self, photos: Collection, count: int) -> None:
         """Know the first `count` of the order, or all."""
         wish = self.wish
-        if self.asked is not None and wish.cuts and not self._is_cut:
+        if self.is_cut_apart and not self._is_cut:
             self._keep_what_is_likely(photos)
         while not self.is_whole and len(self.ids) < count:  # again where so many were folded that others are missing
             while (wanted := self.wanted(count)) is not None:
@@ -457,7 +561,7 @@ class Order:
         wish = self.wish
         if self.vector is None or self._is_cut or self.is_whole or count <= len(self.ids):
             return None
-        if self.asked is not None and wish.cuts:
+        if self.is_cut_apart:
             return None  # see _keep_what_is_likely
         if wish.sort != "score":
             if wish.cuts:
@@ -505,11 +609,22 @@ class Order:
         fresh_ids, fresh_scores = ids[fresh], scores[fresh]
         if self._best is None and len(fresh_ids):
             self._best = float(fresh_scores[0])
-        likely = self._likely(photos, fresh_scores) if self.wish.cuts else len(fresh_ids)
         is_first = not len(self._found) and not len(self.written)
+        are_all = depth == min(DEEPEST, self.everything)
+        if not self.wish.cuts:
+            likely = len(fresh_ids)
+        elif self.rest is not None:
+            likely = 0  # see _find_all_likely
+        elif self.unwanted:
+            stay = self._pass_apart(photos, fresh_ids)
+            if stay.any() or not are_all or not is_first or self.wish.min_confidence is not None:
+                fresh_ids, fresh_scores = fresh_ids[stay], fresh_scores[stay]
+            likely = int(stay.sum())
+        else:
+            likely = self._likely(photos, fresh_scores)
         chosen = self._first_of_each(photos, fresh_ids, self._found)
         if not likely and is_first and len(fresh_ids) and self.wish.min_confidence is None:
-            if len(chosen) < min(NEAREST, self.pictures) and depth < min(DEEPEST, self.everything):
+            if len(chosen) < min(NEAREST, self.pictures) and not are_all:
                 self._depth = depth  # these are views of few files: look further
                 return
             self.is_uncertain, chosen = True, chosen[:NEAREST]
@@ -520,7 +635,7 @@ class Order:
         self._found = np.concatenate([self._found, found])
         self._found_scores = np.concatenate([self._found_scores, fresh_scores[chosen]])
         self._depth = depth
-        self._is_cut = self.is_uncertain or likely < len(fresh_ids) or depth == min(DEEPEST, self.everything)
+        self._is_cut = self.is_uncertain or likely < len(fresh_ids) or are_all
 
     def _likely(self, photos: Collection, scores: FloatArray) -> int:
         """How many of some scores, the highest first, pass the cut: for one query, confidence rises with the score."""
@@ -555,7 +670,9 @@ class Order:
         others = ~np.isin(ids, lifted)
         rest, rest_scores = ids[others], scores[others]
         is_strong = False
-        if self._best is not None and len(self._found):
+        if self.unwanted:
+            is_strong = any(band == "strong" for _, band in self._judged_apart(photos, self._found[:1]))
+        elif self._best is not None and len(self._found):
             best = np.array([self._best], np.float32)
             ((_, band),) = self._confidences(photos, best)
             is_strong = band == "strong"
@@ -602,11 +719,12 @@ def put_in_order(photos: Collection, wish: Wish) -> Order:
 
 def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
     """Begin the orders of several questions, their texts encoded together. Raises: as `put_in_order`."""
-    of_terms = photos.query_vectors([wish.query for wish in wishes])
+    terms_of_each = photos.query_terms([wish.query for wish in wishes])
     lap("load the model and encode the query")
     selections: dict[tuple[Filter, bool], tuple[IntArray, IntArray]] = {}
     orders = []
-    for wish, vector in zip(wishes, of_terms, strict=True):
+    for wish, terms in zip(wishes, terms_of_each, strict=True):
+        vector = photos.summed(wish.query, terms)
         if wish.vector is not None:
             vector = directed(photos.manifest.model.dim, wish.vector, vector if wish.query.terms else None)
         moved = photos.refined(vector, wish.like, wish.unlike)
@@ -631,16 +749,30 @@ def put_all_in_order(photos: Collection, wishes: Sequence[Wish]) -> list[Order]:
             from clipsearch.search.words import rows_with_words, said_words
 
             order.written = rows_with_words(photos, said_words(wish.query), selection)
-        if vector is not None and (wish.like or wish.unlike):
+        of_vector = wish.vector is not None and bool(np.any(wish.vector))
+        unwanted = unwanted_of(terms, of_vector=of_vector)
+        if vector is not None and (wish.like or wish.unlike or unwanted):
             # By rows: which view of a file is the best is for the vector that moved to say.
             alone = replace(wish.without_thumbs, each=True)
             rows = everything
             if by_regions:
                 rows = len(photos.row_ids() if selection is None else selection)
-            order.asked = Order(alone, vector, selection, everything, rows, by_regions, searched)
+            asked = order
+            if wish.like or wish.unlike:
+                order.asked = asked = Order(alone, vector, selection, everything, rows, by_regions, searched)
+            rest = _rest_of(photos, wish, terms, of_vector=of_vector) if unwanted else None
+            asked.unwanted = unwanted
+            if rest is not None:
+                asked.rest = Order(alone, rest, selection, everything, rows, by_regions, searched)
         orders.append(order)
     lap("refine and select")
     return orders
+
+
+def _rest_of(photos: Collection, wish: Wish, terms: Sequence[VectorOf], *, of_vector: bool) -> FloatArray | None:
+    """The vector of what is asked for without what is taken away, if any. Shape: (D,). Raises: InvalidQuery."""
+    vector = photos.summed(wish.query, [term for term in terms if term.weight > 0])
+    return directed(photos.manifest.model.dim, wish.vector, vector) if of_vector and wish.vector is not None else vector
 
 
 def reach_together(photos: Collection, orders: Sequence[Order], count: int) -> None:

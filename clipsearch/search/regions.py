@@ -23,8 +23,8 @@ CLOSE = 1e-5  # cosines of one pair, multiplied in other company, differ by less
 
 
 def joined(scores: FloatArray, which: IntArray, region_scores: FloatArray) -> FloatArray:
-    """The scores of pictures. Shapes: scores (N,), of each as a whole; which (R,), the picture that a region is of;
-    region_scores (R,); result (N,)."""
+    """The scores of pictures. Shapes: scores (N,) or (N, Q), of each as a whole; which (R,), the picture that a region
+    is of; region_scores (R,) or (R, Q); result as `scores`."""
     best = scores.copy()
     np.maximum.at(best, which, region_scores)
     found: FloatArray = scores + REGION_COUNTS * (best - scores)
@@ -32,7 +32,8 @@ def joined(scores: FloatArray, which: IntArray, region_scores: FloatArray) -> Fl
 
 
 def scores_of(photos: Collection, row_ids: IntArray, vector: FloatArray) -> FloatArray:
-    """What pictures score, each with its regions. Shapes: row_ids (N,) int64, vector (D,); (N,) float32."""
+    """What pictures score, each with its regions. Shapes: row_ids (N,) int64, vector (D,) or (D, Q); (N,) or (N, Q)
+    float32."""
     scores: FloatArray = photos.vectors(row_ids) @ vector
     which, region_ids = photos.regions_of(row_ids)
     return joined(scores, which, photos.vectors(region_ids) @ vector) if len(region_ids) else scores

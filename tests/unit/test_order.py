@@ -17,13 +17,14 @@ import clipsearch
 from benchmarks.common import random_blocks, write_index
 from clipsearch.errors import InvalidQuery
 from clipsearch.query import Query, parse_query
-from clipsearch.records import FloatArray
+from clipsearch.records import FloatArray, Hits
 from clipsearch.search import confidence
 from clipsearch.search.collection import Collection
 from clipsearch.search.order import DEEPEST, FIRST, NEAREST, STEPS, Order, Wish, listed
 from tests.support.breadth import tries
 from tests.support.cases import thinned
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import COLOURS, FakeEncoder
+from tests.support.pictures import plain
 
 ROWS = 6000
 FEWER = 2500
@@ -139,10 +140,105 @@ def test_what_words_ask_for_is_judged_as_words() -> None:
     assert not Wish(parse_query("ext:png")).cuts
 
 
+# -- what is taken away
+
+SPOTS = ("red", "green", "blue", "yellow", "black", "white", "orange", "pink", "purple")
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine pictures of one colour each. No test writes to it."""
+    folder = tmp_path_factory.mktemp("colours")
+    for name in SPOTS:
+        plain(COLOURS[name]).save(folder / f"{name}.png")
+    clipsearch.index(folder, encoder=FakeEncoder())
+    return folder
+
+
+def sure_of(hits: Hits) -> dict[str, tuple[Any, str | None]]:
+    return {hit.record.path.removesuffix(".png"): (hit.confidence, hit.band) for hit in hits}
+
+
+def test_what_takes_nothing_away_from_a_hit_leaves_its_confidence(colours: Path) -> None:
+    with clipsearch.open(colours, encoder=FakeEncoder()) as photos:
+        plainly, without = photos.search("red"), photos.search("red -blue")
+        assert plainly.are_certain and without.are_certain
+        alone, beside = sure_of(plainly), sure_of(without)
+        assert alone.keys() == beside.keys() == {"red", "orange"}
+        for name, (sure, band) in beside.items():
+            assert sure == pytest.approx(alone[name][0], abs=0.02) and band == alone[name][1]
+        vector = photos.encode_query("red -blue")  # the order is that of the difference
+        scores = [float(photos.vector(hit.record.row_id) @ vector) for hit in without]
+        assert [hit.score for hit in without] == pytest.approx(scores, abs=1e-5)
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_what_is_taken_away_is_left_out_however_right_it_is_otherwise(colours: Path) -> None:
+    with clipsearch.open(colours, encoder=FakeEncoder()) as photos:
+        hits = photos.search("red - 0.1:orange")
+        assert hits.are_certain and sure_of(hits).keys() == {"red"}  # "red" alone shows the orange one, too
+        everything = sure_of(photos.search("red - 0.1:orange", all=True))
+        assert everything["orange"] == (pytest.approx(0.473, abs=0.02), "unlikely")
+        assert everything["orange"][0] < sure_of(photos.search("red", all=True))["orange"][0]
+        nothing = photos.search("red -orange")  # the red one is too like an orange one here
+        assert not nothing.are_certain and len(nothing) == len(SPOTS)
+        said = "nothing is certain for all of it, but 2 pictures are likely for red alone. To see them, write: red"
+        assert said in photos.notices("red -orange") and said not in photos.notices("red -blue")
+
+
+def test_weights_say_how_much_what_is_taken_away_counts_beside_the_rest(colours: Path) -> None:
+    with clipsearch.open(colours, encoder=FakeEncoder()) as photos:
+
+        def sure(query: str) -> float:
+            return float(sure_of(photos.search(query, all=True))["orange"][0])
+
+        assert sure("2:red - 2:orange") == pytest.approx(sure("red - orange"))
+        assert sure("red") > sure("red - 0.1:orange") > sure("red - 0.5:orange") > sure("red - orange")
+        assert sure("red - orange") == pytest.approx(sure("red - 3:orange"))
+        assert sure("red -orange -blue") < sure("red -orange") + 1e-6
+
+
+def test_what_is_taken_away_from_everything_leaves_the_rest(colours: Path) -> None:
+    with clipsearch.open(colours, encoder=FakeEncoder()) as photos:
+        for query in ("-red", "ext:png -red"):
+            hits = photos.search(query)
+            assert hits.are_certain and sure_of(hits).keys() == {*SPOTS} - {"red", "orange"}
+            assert sure_of(hits)["blue"] == (pytest.approx(0.995, abs=0.005), "strong")
+            assert photos.order(query).count(photos) == (7, 2)
+            assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        shown = {hit.record.path for hit in photos.search("red")}
+        assert shown.isdisjoint(hit.record.path for hit in photos.search("-red"))
+        everything = sure_of(photos.search("-red", all=True))
+        assert everything["red"] == (pytest.approx(0.087, abs=0.02), "unlikely")
+        blue = next(hit.record.row_id for hit in photos.search("blue", 1))
+        assert sure_of(photos.search(f"-like:{blue}")).keys() == {*SPOTS} - {"blue"}
+
+
+def test_a_least_confidence_is_of_both(colours: Path) -> None:
+    with clipsearch.open(colours, encoder=FakeEncoder()) as photos:
+        for query in ("red - 0.1:orange", "-red", "red -blue"):
+            everything = sure_of(photos.search(query, all=True))
+            for least in (0.1, 0.5, 0.9):
+                found = photos.search(query, min_confidence=least)
+                expected = {name for name, (sure, _) in everything.items() if sure >= least}
+                assert sure_of(found).keys() == expected and found.are_certain
+
+
+def test_thumbs_move_what_is_taken_away_and_hide_none_of_it(colours: Path) -> None:
+    with clipsearch.open(colours, encoder=FakeEncoder()) as photos:
+        rows = {hit.record.path: hit.record.row_id for hit in photos.search("")}
+        before = sure_of(photos.search("red -blue"))
+        down = sure_of(photos.search("red -blue", unlike=[rows["yellow.png"]]))
+        assert down.keys() == before.keys()
+        assert [sure for sure, _ in down.values()] == pytest.approx([before[name][0] for name in down])
+        up = sure_of(photos.search("red -blue", like=[rows["pink.png"]]))
+        assert up.keys() >= before.keys()
+
+
 def test_an_empty_collection_has_an_order(tmp_path: Path, encoder: FakeEncoder) -> None:
     index = write_index(tmp_path / "empty", encoder, lambda: iter([np.empty((0, encoder.dim), np.float32)]))
     with clipsearch.open(index, encoder=encoder) as photos:
-        for query in ("red", "", "ext:png", "red ext:png"):
+        for query in ("red", "", "ext:png", "red ext:png", "red -blue", "-blue"):
             for options in ({}, {"all": True}, {"sort": "path"}, {"unique": True}, {"diverse": True}):
                 order: Order = photos.order(query, **options)
                 assert order.window(photos, 0, 20) == []
