@@ -74,7 +74,7 @@ def _candidates(source: str, at: int, phrases: Sequence[tuple[str, str]], added:
     if any(instead for _, instead in phrases):
         yield f"{body} {added}".strip()
         return
-    body = " ".join(body.split())
+    body = " ".join(re.sub(r"\(\s*\)|\[\s*\]", " ", body).split())
     body = re.sub(r"^\+\s+", "", body)
     for whole in dict.fromkeys((body.rstrip(_MARKS), body)):
         yield f"{whole.removesuffix(' +')} {added}".strip()
