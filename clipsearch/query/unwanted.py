@@ -19,7 +19,10 @@ _ARTICLE = (
     r"|l['’]|d['’])?"
 )
 _THING = r"[^\W\d_]+(?:-[^\W\d_]+)*"
-_OR = r"(?:\s*,?\s*\b(?:or|and|nor|oder|und|ou|et|o|y|e|ni|of|en)\b\s*|\s*,\s*(?=[^\W\d_]+(?:,\s*[^\W\d_]+)*,?\s+(?:or|and|nor|oder|und|ou|et|o|y)\b))"
+_OR = (
+    r"(?:\s*,?\s*\b(?:or|and|nor|oder|und|ou|et|o|y|e|ni|of|en)\b\s*"
+    r"|\s*,\s*(?=[^\W\d_]+(?:,\s*[^\W\d_]+)*,?\s+(?:or|and|nor|oder|und|ou|et|o|y)\b))"
+)
 _PEOPLE = (
     "menschen leute personen personnes? gens gente personas persone persona pessoas mensen people persons? humans? "
     "autos? voitures? coches"
