@@ -442,7 +442,7 @@ NOTHING_SIMILAR = f"{NOTHING_FOUND}the index has no other picture"
 class Hits(list[Hit]):
     """A list of hits, as `search` returns it, that notebooks show as thumbnails. `len`, `==`, JSON: as of any list."""
 
-    __slots__ = ("_thumbnail", "are_certain")
+    __slots__ = ("_are_certain", "_thumbnail")
 
     def __init__(
         self,
@@ -457,7 +457,17 @@ class Hits(list[Hit]):
         """
         super().__init__(hits)
         self._thumbnail = thumbnail
-        self.are_certain = are_certain
+        self._are_certain = are_certain
+
+    @property
+    def are_certain(self) -> bool:
+        """Whether these are what was asked for, as far as can be said. False for the nearest to a query that has no
+        likely hit, and where there are no hits: `if hits.are_certain` is never true of nothing."""
+        return bool(self) and self._are_certain
+
+    @are_certain.setter
+    def are_certain(self, are_certain: bool) -> None:
+        self._are_certain = are_certain
 
     @overload
     def __getitem__(self, at: SupportsIndex) -> Hit: ...
@@ -467,12 +477,12 @@ class Hits(list[Hit]):
         found = super().__getitem__(at)
         if not isinstance(found, list):
             return found
-        return Hits(found, self._thumbnail, are_certain=self.are_certain)
+        return Hits(found, self._thumbnail, are_certain=self._are_certain)
 
     def __reduce_ex__(
         self, protocol: SupportsIndex
     ) -> tuple[type[Hits], tuple[list[Hit]], tuple[None, dict[str, Any]]]:
-        return Hits, (list(self),), (None, {"are_certain": self.are_certain})  # a connection cannot be copied
+        return Hits, (list(self),), (None, {"_are_certain": self._are_certain})  # a connection cannot be copied
 
     def _repr_html_(self) -> str:
         """The first hits with their pictures, for notebooks."""

@@ -191,7 +191,7 @@ def _answer(search: _Searching, hits: Hits, notices: Sequence[str] = ()) -> list
     for hit in told:
         hit["others"] = [other["row_id"] for other in hit["others"]]
     found = f"{len(hits):,} picture{'' if len(hits) == 1 else 's'}" if hits else "Nothing found."
-    found = found if hits.are_certain else f"{NOTHING_CERTAIN} {found}"
+    found = found if hits.are_certain or not hits else f"{NOTHING_CERTAIN} {found}"
     summary = "\n\n".join([found, *map(_as_text, notices)])
     return [search.pictures(hits), for_parsers(told), summary, [hit.record.row_id for hit in hits], None]
 

@@ -113,6 +113,7 @@ def zero_shot(encoder: Encoder, labels: Sequence[Label], templates: Sequence[str
     """
     sentences = resolve_templates(templates)
     check_labels([label.name for label in labels])
+    check_read(encoder, labels)
     texts = [sentence.replace("{}", word) for label in labels for word in label.words for sentence in sentences]
     encoded = encode_captions(encoder, texts)
     owner = np.repeat(np.arange(len(labels)), [len(label.words) * len(sentences) for label in labels])
@@ -159,7 +160,9 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def check_labels(names: Sequence[str]) -> None:
-    """Raise InvalidLabels unless there are two or more, each once."""
+    """Raise InvalidLabels unless there are two or more, each once and none empty."""
+    if any(not name.strip() for name in names):
+        raise InvalidLabels("a label is empty")
     if len(names) < 2:
         raise InvalidLabels("give at least two labels")
     seen: set[str] = set()
@@ -167,6 +170,29 @@ def check_labels(names: Sequence[str]) -> None:
         if fold(name) in seen:
             raise InvalidLabels(f"the label {name!r} is given twice")
         seen.add(fold(name))
+
+
+def split_labels(text: str) -> list[Label]:
+    """Labels of a text, with commas between them. Raises: InvalidLabels, for an empty one as in `beach,,city`."""
+    parts = text.split(",")
+    empty = next((number for number, part in enumerate(parts, 1) if not part.strip(" |\t\n")), None)
+    if empty is not None:
+        raise InvalidLabels(
+            f"label {empty} of {len(parts)} in {text!r} is empty. Write labels with one comma between them"
+        )
+    return [parse_label(part) for part in parts]
+
+
+def check_read(encoder: Encoder, labels: Sequence[Label]) -> None:
+    """Raise InvalidLabels for what the model has no token for: it would be a label for pictures of anything."""
+    for label in labels:
+        for word in label.words:
+            unread = encoder.unread_words(word) if encoder.reads(word) else [word]
+            if unread:
+                said = f"{word!r}" if unread == [word] else f"{' '.join(unread)!r} in the label {word!r}"
+                raise InvalidLabels(
+                    f"the model cannot read {said}. Write labels in a language that it knows, such as English"
+                )
 
 
 # What is classified

@@ -163,10 +163,15 @@ def classify_command(
 
 
 def _labels(given: Sequence[str], file: Path | None) -> list[Label]:
-    from clipsearch.classify.zero_shot import parse_label, read_labels
+    from clipsearch.classify.zero_shot import read_labels, split_labels
 
-    found = [parse_label(part) for text in given for part in text.split(",") if part.strip()]
-    return found + (read_labels(file) if file is not None else [])
+    found = [label for text in given for label in split_labels(text)]
+    if file is not None:
+        listed = read_labels(file)
+        if not listed:
+            raise InvalidLabels(f"{file} has no labels. Write one a line")
+        found += listed
+    return found
 
 
 def _classifier(encoder: Encoder, labels: Sequence[Label], templates: Sequence[str], probe: Path | None) -> Classifier:
@@ -394,5 +399,6 @@ def _csv(answers: _Answers) -> bytes:
         label, probability = best[0]
         more = [cell(truth or "")] if known else []
         more += [str(answers.is_none(row)).lower()] if judged else []
-        writer.writerow([cell(path), cell(label), f"{probability:.6f}", *more])
+        said = "" if answers.is_none(row) else cell(label)
+        writer.writerow([cell(path), said, f"{probability:.6f}", *more])
     return to_bytes(buffer.getvalue())

@@ -231,11 +231,14 @@ def query(
             for line in photos.notices(order.wish.query, uncertain=order.is_uncertain):
                 notice(line)
             remember(photos)
-            empty = "" if hits else f"{safe(str(photos.root))}: {safe(order.why_empty(photos))}"
-    if not hits.are_certain and (paths or zero):  # for other programs, which see no heading
+            if not hits:
+                nothing = "" if order.count(photos)[0] else NOTHING_FOUND  # where hits end before the offset
+                empty = f"{nothing}{safe(str(photos.root))}: {safe(order.why_empty(photos))}"
+    is_uncertain = bool(hits) and not hits.are_certain
+    if is_uncertain and (paths or zero):  # for other programs, which see no heading
         print("nothing certain (--all prints the nearest)", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING_FOUND)
-    if not hits.are_certain:
+    if is_uncertain:
         print(NOTHING_CERTAIN, file=sys.stderr)
     if as_json:
         print_json([hit.to_dict() for hit in hits])
@@ -255,15 +258,15 @@ def query(
     if copy is not None or open_first:
         from clipsearch.cli.taking import copy_hits, open_hit
 
-        if copy is not None and hits and not hits.are_certain:
+        if copy is not None and is_uncertain:
             notice("nothing copied: nothing is certain (--all copies the nearest)")
         elif copy is not None and hits:
             copy_hits(hits, copy)
         if open_first and hits:
             open_hit(hits[0])
     if not hits:
-        print(f"{NOTHING_FOUND}{empty}", file=sys.stderr)
-    if not hits or not hits.are_certain:
+        print(empty, file=sys.stderr)
+    if not hits.are_certain:
         raise typer.Exit(EXIT_NOTHING_FOUND)
 
 

@@ -99,7 +99,7 @@ class LocalSocket:
                 return {}
             alone = photos.alone(self._own_encoder(photos.encoder))
             hits = alone.search(parsed, asked["k"], **asked["options"])
-            notices = alone.notices(parsed, uncertain=not hits.are_certain)
+            notices = alone.notices(parsed, uncertain=bool(hits) and not hits.are_certain)
             told = {"are_certain": hits.are_certain, "notices": notices}
             return {"hits": [hit.to_dict(exact=True, whole=True) for hit in hits], **told}
 

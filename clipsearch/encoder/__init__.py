@@ -113,6 +113,10 @@ class Encoder(Protocol):
         """The words of an English text that are probably misspelt: the model does not know them."""
         ...
 
+    def unread_words(self, text: str) -> list[str]:
+        """The words and emoji of a text that the model has no token for, which it skips or takes for any others."""
+        ...
+
     def is_english_word(self, word: str) -> bool:
         """Whether a word, in lower case, is known to be English. False where that is not known."""
         ...
@@ -218,6 +222,9 @@ class BaseEncoder:
         return True
 
     def unknown_words(self, text: str) -> list[str]:
+        return []
+
+    def unread_words(self, text: str) -> list[str]:
         return []
 
     def is_english_word(self, word: str) -> bool:

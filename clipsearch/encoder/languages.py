@@ -41,6 +41,7 @@ _LAST_LATIN = 0x024F
 # First words of the names of the letters that the second tower has tokens of, beside the Latin ones.
 _READ_SCRIPTS = frozenset(("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH"))
 _NO_SCRIPT = frozenset(("LATIN", "MODIFIER"))
+_MARKS = " .?!…。？！、，:'\"“”„‘’«»()[]{}*_~#¿¡-–—"
 _WORD = re.compile(r"[^\W\d_]+")
 # Words around what is meant, which a search puts there by itself, say nothing about its language.
 _FRAME = re.compile(
@@ -167,6 +168,20 @@ def has_letters_read(text: str) -> bool:
         and (ord(letter) <= _LAST_LATIN or unicodedata.name(letter, "LATIN").split()[0] in _READ_SCRIPTS | _NO_SCRIPT)
         for letter in text
     )
+
+
+def said_words(text: str) -> list[str]:
+    """The words and emoji of a text, as they are written; no marks, numbers or symbols."""
+    words = (word.strip(_MARKS) for word in re.split(r"[\s,;/&+|]+", text))
+    return [word for word in words if any(map(_says_something, word))]
+
+
+def _says_something(sign: str) -> bool:
+    """Whether a character is a letter, or an emoji, which is a wide symbol, or one that Unicode has planes for."""
+    if sign.isalpha():
+        return True
+    is_symbol = not sign.isascii() and unicodedata.category(sign) == "So"
+    return is_symbol and (ord(sign) >= 0x1F000 or unicodedata.east_asian_width(sign) == "W")
 
 
 def _holds(hashes: IntArray, wanted: int) -> bool:

@@ -328,6 +328,18 @@ class OnnxEncoder(BaseEncoder):
             return False
         return self._text_tower().tokenizer.reads(text)
 
+    def unread_words(self, text: str) -> list[str]:
+        """The words and emoji of a text that the tower that reads it has no token for. Raises: InvalidModel."""
+        if text.isascii():
+            return []
+        from clipsearch.encoder.languages import said_words
+
+        words = said_words(text)
+        if self._not_english([text]):
+            tokenizer = self._other_languages()._text_tower().tokenizer
+            return [word for word in words if not tokenizer.reads(word)]
+        return [word for word in words if not self.reads(word)]
+
     def unknown_words(self, text: str) -> list[str]:
         """The words of an English text that are probably misspelt. Raises: InvalidModel."""
         if not text.isascii():

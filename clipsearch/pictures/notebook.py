@@ -33,7 +33,7 @@ def as_html(hits: Hits, thumbnail: Callable[[Hit], bytes] | None = None) -> str:
     cards = "".join(_card(hit, thumbnail) for hit in hits[:MOST_SHOWN])
     more = len(hits) - MOST_SHOWN
     said = "no hits" if not hits else f"and {more:,} more" if more > 0 else ""
-    above = "" if hits.are_certain else f"<p>{NOTHING_CERTAIN}</p>"
+    above = "" if hits.are_certain or not hits else f"<p>{NOTHING_CERTAIN}</p>"
     return f"{above}<div>{cards}</div>" + (f"<p>{said}</p>" if said else "")
 
 

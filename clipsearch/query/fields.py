@@ -29,12 +29,21 @@ Kind = Literal[
 ]
 Column = str | Callable[[Mapping[str, Any]], Any]
 
-STARS: Mapping[str, int] = {"": 1, "star": 1, "stars": 1}
-PIXELS: Mapping[str, int] = {"": 1, "px": 1}
+STARS: Mapping[str, int] = {"": 1, "star": 1, "stars": 1, "★": 1}
+PIXELS: Mapping[str, int] = {"": 1, "px": 1, "pixel": 1, "pixels": 1}
 BYTES: Mapping[str, int] = {
     "": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
     "kib": 2**10, "mib": 2**20, "gib": 2**30,
+    "byte": 1, "kbyte": 10**3, "mbyte": 10**6, "gbyte": 10**9, "kilobyte": 10**3, "megabyte": 10**6, "gigabyte": 10**9,
+    "bytes": 1, "kbytes": 10**3, "mbytes": 10**6, "gbytes": 10**9, "kilobytes": 10**3, "megabytes": 10**6,
+    "gigabytes": 10**9, "meg": 10**6, "megs": 10**6, "ko": 10**3, "mo": 10**6,
 }  # fmt: skip
+OTHER_UNITS = frozenset((
+    "kilo", "mega", "giga", "thousand", "million", "kbit", "mbit", "mbits", "tb", "tib", "mp", "megapixel",
+    "megapixels",
+    "cm", "mm", "inch", "inches", "dpi", "kb", "mb", "gb", "px", "pixels", "k",
+))  # fmt: skip
+"""Units of something else, which no size or width is in: behind a number, they are an error and no word."""
 
 
 class Control(NamedTuple):

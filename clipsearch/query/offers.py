@@ -27,7 +27,8 @@ _NEAREST_DATES = sentence(
 _TYPES = re.compile(r"\.?(?:jpe?g|png|gif|webp|tiff?|bmp|hei[cf]|avif|jp2|dng|raw)(?:,\S+)?", re.IGNORECASE)
 _COORDINATES = re.compile(r"[-+]?\d{1,3}(?:\.\d+)?\s*,\s*[-+]?\d{1,3}(?:\.\d+)?", re.ASCII)
 # A filter without its colon: `size>5MB`, `camera=canon`, `before2023`.
-_NO_COLON = re.compile(r"([A-Za-z]+)(?:([<>]=?)|=)?(?=[^\s<>=:])(\S+)")
+_NO_COLON = re.compile(r"([A-Za-z]+)(?:([<>]=?|[≤≥])|=)?(?=[^\s<>=:])(\S+)")
+LEAST_BYTES = 1000  # no picture is smaller, or hardly one
 
 
 def offer(name: str, value: str) -> str | None:
@@ -79,6 +80,34 @@ def offer_colon(written: str) -> str | None:
         "a filter has a colon, so {written} was searched as words. Did you mean {instead}?",
         written=written,
         instead=instead,
+    )
+
+
+def offer_joined(name: str, value: str) -> str | None:
+    """One line for `size: >5MB`, whose value stands apart from its colon; None where it may be a word with a colon."""
+    field = FILTERS[name]
+    if field.kind == "text" and name not in ("folder", "camera", "keyword", "person"):
+        return None
+    if field.kind in ("words", "place") or _problem(field, value) is not None:
+        return None
+    return sentence(
+        "no_space",
+        "a filter has no space after its colon, so {written} was searched as words. Did you mean {instead}?",
+        written=f"{name}: {value}",
+        instead=as_filter(name, value),
+    )
+
+
+def offer_unit(name: str, value: str) -> str | None:
+    """One line for `size:>5`, which is so few bytes that megabytes are meant; None where bytes may be."""
+    numbers = re.findall(r"\d+(?:\.\d+)?", value)
+    if max(map(float, numbers)) >= LEAST_BYTES:
+        return None
+    return sentence(
+        "in_bytes",
+        "{said} counts bytes. For megabytes, write {instead}",
+        said=f"{name}:{value}",
+        instead=as_filter(name, re.sub(r"\d+(?:\.\d+)?", r"\g<0>MB", "".join(value.split()))),
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from clipsearch.errors import MalformedQuery
-from clipsearch.query.fields import FIELDS, FILTERS, SAME_FIELDS
+from clipsearch.query.fields import FIELDS, FILTERS, OTHER_UNITS, SAME_FIELDS
 from clipsearch.query.nodes import Leaf, Near, Span
 from clipsearch.query.values import BadValue, read_value
 from clipsearch.sentences import sentence
@@ -29,16 +30,30 @@ class Item:
 
 
 _FIELD = re.compile("([A-Za-z]+)[:\uff1a](?=\\S)")  # the second is the colon of Chinese and Japanese input methods
-_WITHOUT_COLON = re.compile(r"[A-Za-z]+(?:[<>=]|\d{4})")
+_WITHOUT_COLON = re.compile(r"[A-Za-z]+(?:[<>=≤≥]|\d{4})")
 MOST_WITHOUT_COLON = 100
 WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?):(?=[^\s\d:])")
 _QUOTES = {'"': '"', "“": "”", "„": "“”"}
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”|„[^“”]*[“”]')
 _SENTENCE_END = re.compile(r"\w[.?!…]+(?=\s|$)")
-_AMOUNT = r"-?\d{1,15}(?:\.\d{1,9})?(?:\s+(?:[kmg]i?b|px|stars?)\b)?"
-_SPACED = re.compile(rf"(?:(?:>=|<=|>|<|=)\s*)?{_AMOUNT}(?:\s*\.\.\s*{_AMOUNT})?(?=\s|\)|$)", re.IGNORECASE)
+_SIGN = r"(?:(?:>=|<=|>|<|=|≥|≤)\s*)?"
+_NUMBER = r"-?\d{1,15}(?:\.\d{1,9})?"
 _SIGNS = {"+": 1, "-": -1, "−": -1}
 PATH = re.compile(r"(?:\.{1,2}|~)[/\\]\S|/.*\.\w{2,5}(?:#xywh=\S*)?$", re.DOTALL)
+
+
+@lru_cache
+def _spaced(name: str) -> re.Pattern[str]:
+    """What a number with its sign and unit looks like where there are spaces in it, up to the other end of a range."""
+    field = FILTERS[name]
+    own = set(field.units or ()) - {""}
+    units = own if field.name == "rating" else own | OTHER_UNITS
+    amount = rf"{_NUMBER}(?:\s*(?:{'|'.join(map(re.escape, sorted(units, key=len, reverse=True)))})(?!\w))?"
+    # A dash between spaces takes away what follows it; of a range it is one only behind what is no filter by itself.
+    dash = r"[-–—]" if field.exact else r"\s*[-–—]\s*"
+    to = rf"(?:\s*\.\.\s*{amount}|(?:{dash}|\s+to\s+){amount})"
+    bounds = rf"{amount}{to}|{amount}\s+[-–—]\s+\d{{3,}}(?:\s*px)?" if field.units is not None else amount
+    return re.compile(rf"(?:{bounds}|{_SIGN}{amount}(?:\s*\.\.\s*{amount})?)(?=\s|\)|$)", re.IGNORECASE)
 
 
 def _named(match: re.Match[str]) -> str:
@@ -135,6 +150,8 @@ class Scanner:
             end += 1
         if match is not None:
             self._offer(match[1], match.end(), end)
+        elif source[end - 1] in ":\uff1a" and source[at : end - 1].lower() in FILTERS and source[end:].strip():
+            self._offer_joined(source[at : end - 1].lower(), end)
         elif end - at < MOST_WITHOUT_COLON and source[at].isalpha() and _WITHOUT_COLON.match(source, at):
             self._offer_colon(source[at:end])
         return Item("word", at, end, source[at:end])
@@ -147,11 +164,25 @@ class Scanner:
             end = self._closing_quote(at)
         self._tell(offer(name, self.source[at:end]))
 
+    def _offer_joined(self, name: str, at: int) -> None:
+        """The same, of a word that is a filter but for the space behind its colon: `size: >5MB`."""
+        from clipsearch.query.offers import offer_joined
+
+        rest = self.source[at:].lstrip()
+        spaced = _spaced(name).match(rest) if FILTERS[name].kind == "number" else None
+        self._tell(offer_joined(name, rest.split(None, 1)[0] if spaced is None else spaced[0]))
+
     def _offer_colon(self, word: str) -> None:
         """The same, of a word that is a filter but for its colon."""
         from clipsearch.query.offers import offer_colon
 
         self._tell(offer_colon(word))
+
+    def _tell_unit(self, name: str, value: str) -> None:
+        """The same, of a number without a unit that is probably not in bytes."""
+        from clipsearch.query.offers import offer_unit
+
+        self._tell(offer_unit(name, value))
 
     def _tell(self, told: str | None) -> None:
         if told is not None and told not in self.offers:
@@ -209,7 +240,9 @@ class Scanner:
             end = self._closing_quote(at)
             value_at, value = at + 1, source[at + 1 : end - 1]
         else:
-            spaced = _SPACED.match(source, at) if name in FILTERS and FILTERS[name].kind == "number" else None
+            spaced = None
+            if name in FILTERS and FILTERS[name].kind == "number":
+                spaced = _spaced(name).match(source, at)
             end, nested = (at, 0) if spaced is None else (spaced.end(), 0)
             while end < len(source) and not source[end].isspace():
                 nested += (source[end] == "(") - (source[end] == ")")
@@ -240,4 +273,6 @@ class Scanner:
             ) from None
         if isinstance(leaf, Near) and leaf.note:
             self.offers.append(leaf.note)
+        if name == "size" and value[-1:].isdecimal() and not any(map(str.isalpha, value)):
+            self._tell_unit(name, value)
         return Item("filter", start, end, filter=leaf)

@@ -17,7 +17,10 @@ class BadValue(Exception):
     """What is wrong with a value, and what to say instead."""
 
 
-_NUMBER = re.compile(r"(>=|<=|>|<|=)?\s*(-?\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z]*)")
+_NUMBER = re.compile(r"(>=|<=|>|<|=)?\s*(-?\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z★]*)")
+_PLAIN_AMOUNT = r"\d{1,15}(?:\.\d{1,9})?\s*[a-zA-Z]*"
+_FROM_TO = re.compile(rf"({_PLAIN_AMOUNT}?)\s*(?:[-–—]|\bto\b)\s*({_PLAIN_AMOUNT})", re.IGNORECASE)
+_AND_MORE = re.compile(rf"({_PLAIN_AMOUNT})\s*\+")
 _DATE = re.compile(r"(\d{4})(?:[-/.](\d{1,2})(?:[-/.](\d{1,2})(?:[T ](\d{1,2}):(\d{2}))?)?)?", re.ASCII)
 _DISTANCE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-zA-Z]+)", re.ASCII)
 _COORDINATE = re.compile(r"[-+.\d]|$", re.ASCII)  # how a coordinate begins; towns begin with a letter
@@ -49,11 +52,14 @@ def _words_value(field: Field, value: str, span: Span) -> Leaf:
 def _number_value(field: Field, value: str, span: Span) -> Leaf:
     name = field.asks
     advice = field.advice
+    value = _as_documented(value)
     low, dots, high = (part.strip() for part in value.partition(".."))
     if dots:
         bounds = [_NUMBER.fullmatch(end) if end else None for end in (low, high)]
         if any(end and (match is None or match[1]) for end, match in zip((low, high), bounds, strict=True)):
             raise BadValue(sentence("no_range", "{value} is not a range", value=value), advice)
+        if bounds[0] is not None and bounds[1] is not None and not bounds[0][3] and bounds[1][3]:  # 5..10MB
+            bounds[0] = _NUMBER.fullmatch(f"{low}{bounds[1][3]}")
         first, last = (None if match is None else _amount(match, field, advice) for match in bounds)
         if first is None and last is None:
             raise BadValue(sentence("no_range", "{value} is not a range", value=value), advice)
@@ -70,6 +76,15 @@ def _number_value(field: Field, value: str, span: Span) -> Leaf:
     if operator in ("<", "<="):
         return Range(name, None, _ceil(amount) if operator == "<" else floor(amount) + 1, span)
     return Range(name, _ceil(amount), floor(amount) + 1, span)
+
+
+def _as_documented(value: str) -> str:
+    """A number or range as docs/query.md writes it: `5-10MB` is `5..10MB`, `3+` is `>=3`."""
+    if (between := _FROM_TO.fullmatch(value)) is not None:
+        return f"{between[1]}..{between[2]}"
+    if (more := _AND_MORE.fullmatch(value)) is not None:
+        return f">={more[1]}"
+    return value.replace("≥", ">=").replace("≤", "<=")
 
 
 def _amount(match: re.Match[str], field: Field, advice: str) -> float:

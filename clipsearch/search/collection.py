@@ -9,6 +9,7 @@ import dataclasses
 import heapq
 import math
 import os
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -584,7 +585,7 @@ class Collection:
         and one `my trips`."""
         if "folder:" not in query.lower() or " " not in query.strip():
             return query
-        from clipsearch.query.hints import requoted
+        from clipsearch.query.folders import requoted
         from clipsearch.search.filters import folder_fits
 
         folders = {folder for columns in self.columns() for folder in columns.texts("folder")}
@@ -652,17 +653,16 @@ class Collection:
         if parsed.filter is not None:
             unseen += self._unread_words(parsed.filter)
             unseen += self._no_captions(parsed.filter)
-        texts = [term.value for term in parsed.terms if term.kind == "text"]
         untagged = unknown_tags(parsed, [tag.name for tag in self.tags], self._pictures_with_keyword)
-        beside = [*hints(parsed), *self.unread(texts), *self._written(parsed)]
+        beside = [*hints(parsed), *self._unread(parsed), *self._written(parsed)]
         return [*parsed.offers, *untagged, *unseen, *beside, *self._less_asked(parsed, uncertain)]
 
     def _less_asked(self, query: Query, uncertain: bool | None) -> list[str]:
         """That nothing is certain for a query of several words, and something is for the thing that it is about."""
-        from clipsearch.query.hints import head_of
+        from clipsearch.query.heads import head_of
 
         head = None if uncertain is False else head_of(query)
-        if head is None:
+        if head is None or not self._reads(head[0]):
             return []
         if uncertain is None:
             asked = self.order(query)
@@ -790,31 +790,45 @@ class Collection:
             )
         ]
 
-    def unread(self, texts: Iterable[str]) -> list[str]:
-        """Where the model stops reading those of some texts that are too long for it, and words that it does not know
-        and that are probably misspelt, a line each."""
-        self._check_open()
-        texts = read_texts(texts)
-        told = [line for text in texts for line in self._misspelt(text)]
-        texts = [text for text in texts if len(text) > SURELY_READ]
+    def _unread(self, query: Query) -> list[str]:
+        """Words of a query that the model does not read, or that are probably misspelt, and where it stops reading
+        texts that are too long for it, a line each."""
+        terms = [term for term in query.terms if term.kind == "text"]
+        told = [line for term in terms for line in self._misspelt(query, term)]
+        unread = [word for term in terms for word in self.encoder.unread_words(term.value)]
+        if unread:
+            told.append(
+                sentence(
+                    "unread_words",
+                    "the model cannot read {words}, so only the rest was searched for",
+                    words=" ".join(dict.fromkeys(unread)),
+                )
+            )
+        texts = [term.value for term in terms if len(term.value) > SURELY_READ]
         for text, part in zip(texts, self.encoder.parts_read(texts) if texts else [], strict=True):
             if part is not None:
                 told.append(_cut_short(text, part))
         return told
 
-    def _misspelt(self, text: str) -> list[str]:
+    def _misspelt(self, query: Query, term: Term) -> list[str]:
+        """Words of a term that are probably misspelt, and the whole query with what was probably meant."""
+        words = self.encoder.unknown_words(term.value)[:MOST_MISSPELT]
+        if not words:
+            return []
+        from clipsearch.query.rewriting import corrected
         from clipsearch.query.spelling import nearest_word
 
         told: list[str] = []
-        for word in self.encoder.unknown_words(text)[:MOST_MISSPELT]:
+        for word in words:
             meant = nearest_word(word, self.encoder.words(), is_listed=self.encoder.is_english_word(word))
-            if meant is not None:
+            written = None if meant is None else corrected(query, term, word, meant)
+            if written is not None:
                 told.append(
                     sentence(
                         "misspelt",
                         "the model does not know {word}. Did you mean: {query}",
                         word=word,
-                        query=text.replace(word, meant),
+                        query=written,
                     )
                 )
         return told
@@ -846,7 +860,7 @@ class Collection:
         self._check_open()
         texts = list(dict.fromkeys(term.value for query in queries for term in query.terms if term.kind == "text"))
         for text in texts:
-            if not (text.isascii() and any(map(str.isalpha, text))) and not self.encoder.reads(text):
+            if not self._reads(text):
                 raise InvalidQuery(
                     sentence(
                         "unreadable",
@@ -857,8 +871,18 @@ class Collection:
                 )
         encoded = {}
         if texts:  # else no model is needed
-            encoded = dict(zip(texts, encode_asked(self.encoder, texts), strict=True))
+            encoded = dict(zip(texts, encode_asked(self.encoder, list(map(self._readable, texts))), strict=True))
         return [self._terms_of(query, encoded) for query in queries]
+
+    def _reads(self, text: str) -> bool:
+        """Whether the model has tokens for anything in a text; no model is loaded to say so of English letters."""
+        return (text.isascii() and any(map(str.isalpha, text))) or self.encoder.reads(text)
+
+    def _readable(self, text: str) -> str:
+        """A text without words that the model has no token for: what it would take them for is not in it."""
+        for word in self.encoder.unread_words(text):
+            text = re.sub(rf"\s*(?<!\w){re.escape(word)}(?!\w)", "", text)
+        return text
 
     def _terms_of(self, query: Query, encoded: Mapping[str, FloatArray]) -> list[VectorOf]:
         """The vectors of a query whose texts are encoded."""

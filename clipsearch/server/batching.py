@@ -218,6 +218,9 @@ class BatchingEncoder:
     def reads(self, text: str) -> bool:
         return self.encoder.reads(text)
 
+    def unread_words(self, text: str) -> list[str]:
+        return self.encoder.unread_words(text)
+
     def unknown_words(self, text: str) -> list[str]:
         return self.encoder.unknown_words(text)
 

@@ -177,7 +177,7 @@ class Service:
             hits = order.window(photos, asked.offset, asked.k)
             total, hidden = order.count(photos)
             position, located = self._locate(served, photos, order, asked.locate)
-            empty = [] if hits else [sentence("nothing_found", "nothing found: {why}", why=order.why_empty(photos))]
+            empty = [] if hits else [_no_hits(order, photos, total)]
             uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
             behind = [_behind()] if served.is_behind else []
             notices = [*behind, *empty, *uncertain, *photos.notices(order.wish.query, uncertain=order.is_uncertain)]
@@ -629,6 +629,12 @@ def _absent(photos: Collection) -> dict[str, Any]:
     """Of several indexes, which were left out."""
     missing = [{"index": name, "reason": why} for name, why in photos.missing.items()]
     return {"partial": bool(missing), "missing": missing}
+
+
+def _no_hits(order: Order, photos: Collection, total: int) -> str:
+    """Why a window is empty: nothing was found, or it begins behind the last hit."""
+    why = order.why_empty(photos)
+    return why if total else sentence("nothing_found", "nothing found: {why}", why=why)
 
 
 def _behind() -> str:

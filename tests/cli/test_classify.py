@@ -84,7 +84,7 @@ def test_pictures_that_show_none_of_the_labels_get_none(place: Path) -> None:
         pictures = json.loads(clipsearch(*arguments, "--json", folder=place).stdout)["pictures"]
         assert all(picture["none_of_these"] and picture["confidence"] < 0.25 for picture in pictures)
         rows = csv.DictReader(io.StringIO(clipsearch(*arguments, "--csv", folder=place).stdout))
-        assert {row["none_of_these"] for row in rows} == {"true"}
+        assert {(row["none_of_these"], row["label"]) for row in rows} == {("true", "")}
         assert "none of these" not in clipsearch(*arguments, "--all", folder=place).stdout
     done = clipsearch("classify", "--index", "colours", "--labels", "beach, city", "--write", folder=place)
     assert "wrote 2 tags on 0 pictures; 9 left untagged" in done.stderr
@@ -137,6 +137,9 @@ def test_wrong_use_is_one_line(place: Path) -> None:
         (("classify", "--index", "colours", "--labels", "a,b", "--replace"), 2, "--replace needs --write"),
         (("classify", "--index", "colours"), 1, "no labels given"),
         (("classify", "--index", "colours", "--labels", "one"), 1, "at least two labels"),
+        (("classify", "--index", "colours", "--labels", "beach,,city", "--write"), 1, "label 2 of 3 in 'beach,,city'"),
+        (("classify", "colours", "--labels", " , "), 1, "label 1 of 2 in ' , ' is empty"),
+        (("classify", "--index", "colours", "--labels", "red, собака", "--write"), 1, "cannot read 'собака'"),
         (("classify", "colours/red", "--model", "builtin"), 1, "has no subfolders to use as labels"),
         (("classify", "colours", "--probe", "nowhere", "-q"), 1, "does not contain a probe"),
     ):

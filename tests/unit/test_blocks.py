@@ -80,7 +80,7 @@ def test_its_summary_says_what_should_be_said_of_a_query(client: Any, photos: An
         *_, summary = client.predict(query, count=5, api_name="/search")
         first, *told = summary.split("\n\n")
         hits, notices = photos.search(query, 5), photos.notices(query)
-        assert first.startswith(NOTHING_CERTAIN) == (not hits.are_certain), query
+        assert first.startswith(NOTHING_CERTAIN) == (bool(hits) and not hits.are_certain), query
         assert first.endswith("5 pictures" if hits else "Nothing found.")
         certain.add(hits.are_certain)
         assert [line.replace("\\", "") for line in told] == notices, query

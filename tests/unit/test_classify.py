@@ -21,10 +21,12 @@ from clipsearch.classify.zero_shot import (
     read_labels,
     resolve_templates,
     softmax,
+    split_labels,
     truth_in,
     wilson,
     zero_shot,
 )
+from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import InvalidLabels, NoPictures
 from clipsearch.indexer.build import index_folder
 from clipsearch.pairs.encoding import encode_pictures
@@ -91,6 +93,33 @@ def test_labels_from_text_and_files(tmp_path: Path) -> None:
         parse_label(" | ")
     with pytest.raises(InvalidLabels, match="cannot be read"):
         read_labels(tmp_path / "gone.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "which"),
+    [("beach,,city", "2 of 3"), (" , ", "1 of 2"), ("beach, city,", "3 of 3"), ("", "1 of 1"), ("beach,|", "2 of 2")],
+)
+def test_an_empty_label_is_refused(text: str, which: str) -> None:
+    with pytest.raises(InvalidLabels, match=f"label {which} in"):
+        split_labels(text)
+    with pytest.raises(InvalidLabels, match="a label is empty"):
+        zero_shot(FakeEncoder(), [Label("beach", ("beach",)), Label(" ", (" ",))])
+
+
+def test_labels_are_split_at_commas() -> None:
+    assert [label.name for label in split_labels(" beach , hills|mountains,city")] == ["beach", "hills", "city"]
+
+
+def test_a_label_that_the_model_cannot_read_is_refused() -> None:
+    encoder = load_encoder("builtin")
+    for text, said in (
+        ("dog, собака", "'собака'"),
+        ("dog|🐶, cat", "'🐶'"),
+        ("cat, dog ᚠᛇᚻ", "'ᚠᛇᚻ' in the label 'dog ᚠᛇᚻ'"),
+    ):
+        with pytest.raises(InvalidLabels, match=f"the model cannot read {said}"):
+            zero_shot(encoder, split_labels(text), ["plain"])
+    assert zero_shot(encoder, split_labels("Café, 犬, 2 dogs"), ["plain"]).labels == ("Café", "犬", "2 dogs")
 
 
 def test_truth_needs_every_picture_in_a_known_class(colours: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import io
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsearch.cli.output import hits_csv
-from clipsearch.records import HIT_FIELDS, KEPT, Hit, ImageRecord, Line, PictureMetadata
+from clipsearch.records import HIT_FIELDS, KEPT, Hit, Hits, ImageRecord, Line, PictureMetadata
 from clipsearch.server.mcp import Found
 from clipsearch.server.messages import FoundPicture, Picture
 from clipsearch.ui.exports import CSV_COLUMNS
@@ -45,6 +46,20 @@ def test_every_answer_tells_the_same_fields() -> None:
     FoundPicture.model_validate(found, strict=True)
     live = {**found, "kept": {**found["kept"], "live": "5B1A"}}
     FoundPicture.model_validate({**live, "clip": live, "moment": "/y"}, strict=True)
+
+
+def test_no_hits_are_not_certain() -> None:
+    assert Hits([hit()]).are_certain
+    assert not Hits([hit()], are_certain=False).are_certain
+    assert not Hits().are_certain
+    assert not Hits([hit()])[1:].are_certain and Hits([hit()])[:1].are_certain
+    hits = Hits([hit()])
+    hits.are_certain = False
+    assert not copy.deepcopy(hits).are_certain and not hits[:1].are_certain
+    hits.are_certain = True
+    assert copy.deepcopy(hits).are_certain
+    hits.clear()
+    assert not hits.are_certain
 
 
 RECORDS = st.builds(

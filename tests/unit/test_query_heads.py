@@ -8,7 +8,7 @@ import pytest
 
 import clipsearch
 from clipsearch.query import parse_query
-from clipsearch.query.hints import head_of
+from clipsearch.query.heads import head_of
 from clipsearch.search.collection import Collection
 from tests.support.fake_encoder import COLOURS, FakeEncoder
 from tests.support.pictures import picture, plain
@@ -26,7 +26,7 @@ from tests.support.pictures import picture, plain
         ("wedding dress in a shop", "dress", "dress"),
         ("woman wearing a green hat", "woman", "woman"),
         ("glass, broken", "glass", "glass"),
-        ("red car after:2020", "car", "after:2020 car"),
+        ("red car after:2020", "car", "car after:2020"),
     ],
 )
 def test_the_head_of_a_query(query: str, word: str, written: str) -> None:

@@ -6,17 +6,25 @@ what it filters by, as the query has it | parts of what is said beside the hits,
 
 from __future__ import annotations
 
+import datetime
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import clipsearch
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError
-from clipsearch.query import parse_query
+from clipsearch.query import Query, parse_query
+from clipsearch.query.hints import hints
 from clipsearch.search.collection import Collection
+from clipsearch.sentences import Sentence
 from clipsearch.store.tags import write_tags
+from tests.support.breadth import tries
 from tests.support.cases import thinned
 from tests.support.pictures import picture
 
@@ -77,6 +85,86 @@ def test_a_typed_query(collection: Collection, query: str, terms: str, filters: 
         _, _, offered = line.partition(", write: ")
         if offered:
             collection.search(offered, all=True)  # what is offered can be asked
+
+
+PIECES = (
+    "dog", "a beach", "2:cat", "without people", "no cars", "not a dog", "in 2019", "july 2020", "2019-2021", "red",
+    "from May to July 2021", "last year", "05/06/2019", "black and white photo of", "screenshot of a chat", "!cars",
+    "+", "(no people)", "people-free", "-", "- cat", "-dog", '"in quotes 2019"', "folder:x", "size:>5MB",
+    "ohne Menschen", ",", "(ext:jpg or ext:png)", "not tag:y", "sin gente", "and", "but", "or", "the", "1990s",
+    "in the 90s", "march 2018", "of", "on 3.4.2018", "after:2019", "color:red", "minus birds", "free of snow",
+    "https://a.b/c.jpg", "2019 - 2021", "like:4",
+)  # fmt: skip
+
+
+def offered(query: Query) -> list[str]:
+    lines = [line for line in hints(query) if isinstance(line, Sentence)]
+    return [line.parts[part] for line in lines for part in ("query", "other") if part in line.parts]
+
+
+@settings(max_examples=tries("CLIPSEARCH_EXAMPLES", 100, 2000), deadline=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=7).map(" ".join))
+def test_what_is_offered_can_be_asked_keeps_the_rest_and_comes_to_an_end(text: str) -> None:
+    try:
+        query = parse_query(text)
+    except ClipsearchError:
+        return
+    for instead in offered(query):
+        assert instead.split() != text.split()
+        meant = parse_query(instead)
+        assert [leaf for leaf in meant.leaves() if leaf in query.leaves()] == query.leaves()
+        kept = {term for term in query.terms if term.kind != "text"}
+        assert kept <= set(meant.terms)
+        words = set(re.findall(r"\w+", text)) | {"after", "before", "color", "is", "not"}
+        said = {word for term in meant.terms for word in re.findall(r"\w+", term.value)}
+        assert said <= words
+    for _ in range(8):
+        found = offered(parse_query(text))
+        if not found:
+            return
+        text = found[0]
+    pytest.fail(f"offers have no end: {text}")
+
+
+@pytest.mark.parametrize(
+    ("query", "filters"),
+    [
+        ("dog last year", "dog after:2023 before:2024"),
+        ("this year", "after:2024 before:2025"),
+        ("dog from last month", "dog after:2024-02 before:2024-03"),
+        ("yesterday", "after:2024-02-29 before:2024-03-01"),
+        ("letztes Jahr am Strand", "am Strand after:2023 before:2024"),
+        ("dog 2025", None),
+        ("dog april 2024", None),
+        ("dog 2024", "dog after:2024 before:2025"),
+        ("last year's party", None),
+        ("not last year", None),
+    ],
+)
+def test_times_that_count_from_today(query: str, filters: str | None) -> None:
+    lines = hints(parse_query(query), datetime.date(2024, 3, 1))
+    assert [line.partition("write: ")[2] for line in lines] == ([] if filters is None else [filters])
+
+
+@pytest.mark.parametrize(
+    "piece", ["a-", "no a, ", "not ", "1 may ", "2019 ", "in the ", "(", "l'", "a,b,c and ", "-1999"]
+)
+def test_no_hint_takes_long(piece: str) -> None:
+    text = (piece * 10_000)[:9_000]
+    began = time.process_time()
+    try:
+        query = parse_query(f"{text} no dogs 2019")
+    except ClipsearchError:
+        return
+    hints(query)
+    assert time.process_time() - began < 2
+
+
+def test_words_that_the_model_cannot_read_are_left_out(collection: Collection) -> None:
+    alone = collection.encode_query("a dog on a beach")
+    with_others = collection.encode_query("a dog собака on a beach ᚠᛇᚻ 🐕\u200d🦺")
+    assert (alone == with_others).all()
+    assert collection.search("a dog собака on a beach", all=True) == collection.search("a dog on a beach", all=True)
 
 
 @pytest.mark.parametrize("text", ["\ufeffdog", "dog\u200f", "\u202edog", "d\u200bog", "do\u00adg", "  «dog» "])
