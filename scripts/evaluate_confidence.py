@@ -81,8 +81,8 @@ COVERED = 0.5  # a caption is absent if no picture's captions have this share of
 SHOWN = 10  # hits of a query that are judged, and the nearest that are shown where nothing is certain
 DEEPER = 20  # hits further down that are fitted on as well
 MOST_LIKELY_RIGHT, CERTAINLY_WRONG = 0.8, 0.5  # shares of a sentence's words in a picture's captions
-BANDS = Bands(maybe=0.2, strong=0.88, certain=0.3)
-"""Confidences are shares of right hits, so `maybe` is a promise: one in five. From 0.88 on, 85 in 100 hits of words and
+BANDS = Bands(maybe=0.3, strong=0.88, certain=0.3)
+"""From 0.3 to 0.88, half of the hits are right, as *maybe* promises. From 0.88 on, 85 in 100 hits of words and
 pictures that were not fitted are right, with each of the models (docs/confidence.md has the shares at other edges)."""
 PICTURE_BANDS = Bands(maybe=0.25, strong=0.8, certain=0.25)
 EDGES = (0.8, 0.84, 0.88, 0.9)  # of which the share of right hits is printed

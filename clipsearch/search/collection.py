@@ -896,6 +896,7 @@ class Collection:
 
     def summed(self, query: Query, terms: Sequence[VectorOf]) -> FloatArray | None:
         """The weighted sum of terms of a query; None for none. Shape: (D,) float32, unit L2. Raises: InvalidQuery."""
+        self._check_open()
         if len(terms) == 1 and terms[0].weight > 0:
             return terms[0].vector
         if not terms:

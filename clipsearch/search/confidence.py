@@ -402,8 +402,7 @@ class Bands:
     maybe: float
     strong: float
     certain: float
-    """What the best hit must have: where it has less, all are unlikely. Hits that are right one time in five stand
-    beside better ones, and are no answer by themselves."""
+    """What the best hit must have: where it has less, all are unlikely."""
 
     def of(self, confidences: DoubleArray, best: float) -> list[Band]:
         """The word for each confidence of a list whose best hit has `best`. Shape: (K,)."""
