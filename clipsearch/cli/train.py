@@ -534,10 +534,12 @@ def _verdict(outcome: TrainReport) -> list[str]:
         return []
     cells = []
     for name, (value, low, high) in outcome.dev_changes.items():
-        sign = "+.1f" if name != "median_rank" else "+g"
-        cells.append(f"{name.replace('_', ' ')} {value:{sign}} [{low:{sign}}, {high:{sign}}]")
+        cells.append(f"{name.replace('_', ' ')} {value:+.1f} [{low:+.1f}, {high:+.1f}]")
     median = f"median rank {outcome.median_before:g} -> {outcome.median_after:g}"
-    lines = [f"held-out change, with 95 % intervals: {', '.join(cells)}"]
+    lines = [
+        "held-out change, less what choosing on these pairs seemed to gain, with intervals that hold together in 95 of "
+        f"100 cases: {', '.join(cells)}"
+    ]
     if outcome.verdict == "better":
         return [*lines, f"training helped: {median}"]
     if outcome.verdict == "worse":

@@ -69,8 +69,9 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
     lines += [
         "",
         f"On the held-out pairs the model is **{outcome.verdict}** "
-        "(95 % intervals of recall@1, 5, 10 and the median rank). The epoch and the weight of the change were chosen "
-        "on these pairs, so expect a little less on others.",
+        "(intervals of recall@1, 5, 10 and the median rank that hold together in 95 of 100 cases). The epoch and the "
+        "weight of the change were chosen on these pairs, so expect a little less than the table says on others; the "
+        "verdict allows for it.",
         "",
         "## Use",
         "",

@@ -107,6 +107,7 @@ class Progress:
     stopped_early: bool = False
     finished: bool = False
     rows: list[Row] = field(default_factory=list)
+    ranks: list[list[int]] = field(default_factory=list)  # of held-out captions, by epoch, where one is chosen by them
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
@@ -374,6 +375,8 @@ class Loop:
         score = recall = 1.0
         if metrics is not None:
             score, recall = score_of(metrics), metrics.text_to_image.recall(10)
+            if not self._keeps_last:
+                progress.ranks.append(metrics.text_to_image.ranks.tolist())
         row: Row = {
             "epoch": epoch,
             "step": progress.step,

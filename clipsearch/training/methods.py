@@ -19,6 +19,7 @@ from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.texts import TextTokenizer
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray
+from clipsearch.removing import replace_tree
 from clipsearch.training.feature_cache import cached_features, cached_sentences, wrong_captions
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.heads import HeadsTrainee
@@ -233,5 +234,7 @@ def _exported(encoder: OpenClipEncoder, folder: RunFolder, report: Report) -> Pa
     directory = folder.path / "base"
     if not (directory / "config.json").is_file():
         report("exporting the base model", 0, 1)
-        export(encoder, directory, overwrite=True)
+        with folder.making() as work:
+            export(encoder, work / "base")
+            replace_tree(work / "base", directory)
     return directory
