@@ -56,7 +56,9 @@ def is_out_of_space(error: BaseException) -> bool:
         if isinstance(seen, OutOfSpace) or (isinstance(seen, OSError) and seen.errno in _DISK_FULL):
             return True
         said = isinstance(seen, shutil.Error) or type(seen).__name__ == "SafetensorError"
-        if said and any(words in str(seen) for words in ("No space left on device", "Disk quota exceeded", "File too large")):
+        if said and any(
+            words in str(seen) for words in ("No space left on device", "Disk quota exceeded", "File too large")
+        ):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
