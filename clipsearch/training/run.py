@@ -29,7 +29,14 @@ from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
 from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WEIGHTS, Row, RunExists, RunFolder
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
-from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
+from clipsearch.training.settings import (
+    InvalidSettings,
+    Method,
+    Settings,
+    TrainingInterrupted,
+    TrainingStopped,
+    heeded,
+)
 from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
 from clipsearch.training.split import FOLDS, LEAST_HELD_OUT, common_pictures, fold_numbers, split, takes_turns
 from clipsearch.training.verdict import Choice, Outcome, judge
@@ -151,7 +158,7 @@ def train(
     TrainingInterrupted, DamagedCheckpoint, StorageError, OutOfSpace.
     """
     from clipsearch.training.distributed import first_alone
-    from clipsearch.training.methods import base_identity, check_method, check_teachable, open_base
+    from clipsearch.training.methods import base_identity, check_method, check_teachable, check_trainable, open_base
 
     doing = _Doing()
     with ExitStack() as stack:
@@ -161,6 +168,7 @@ def train(
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
         base = open_base(request, base, watch.notice)
+        check_trainable(request, base)
         check_teachable(request, pairs.train, base, watch.notice)
         folder = RunFolder(out)
 
@@ -314,7 +322,10 @@ class _Joined:
 
 
 def training_device(asked: str | None, world: World) -> Any:
-    """The torch device of a process: what was asked for, or CUDA, or MPS, or the CPU."""
+    """The torch device of a process: what was asked for, or CUDA, or MPS, or the CPU.
+
+    Raises: InvalidSettings for one that is not there.
+    """
     import torch
 
     name = asked
@@ -322,7 +333,16 @@ def training_device(asked: str | None, world: World) -> Any:
         name = "mps" if torch.backends.mps.is_available() else "cpu"
         if torch.cuda.is_available():
             name = "cuda"
-    return torch.device(f"cuda:{world.local_rank}" if name == "cuda" else name)
+    try:
+        found = torch.device(f"cuda:{world.local_rank}" if name == "cuda" else name)
+    except RuntimeError:
+        raise InvalidSettings(f"--device {name} is no device that PyTorch knows", "Choose cuda, mps or cpu") from None
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(found.type)
+    if backend is not None and not backend.is_available():
+        raise InvalidSettings(
+            f"--device {name}: PyTorch finds no such device here", "Leave out --device, or choose cpu"
+        )
+    return found
 
 
 @dataclass(slots=True)
@@ -495,9 +515,9 @@ def _carry_out(
         missing = folder.draw_curves()
         if missing:
             outcome.notes.append(missing)
-        card = model_card(
-            outcome, request.settings.as_json(), request.sources, read_model_directory(folder.model).licence
-        )
+        on_features = request.settings.method == "heads" or base is None
+        used = heeded(request.settings.as_json(), request.settings.method, on_features)
+        card = model_card(outcome, used, request.sources, read_model_directory(folder.model).licence)
         folder.put_aside(CARD)
         write_atomically(folder.path / CARD, card.encode())
         outcome.seconds = round(time.monotonic() - started, 1)
