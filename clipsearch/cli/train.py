@@ -505,10 +505,13 @@ def _print_outcome(outcome: TrainReport, accepted: bool) -> None:
         )
         if not accepted:
             print("  Accept this with --accept-anchor-drop, or train again with a smaller --alpha")
+    use = f"clipsearch index FOLDER --model {model} --reindex"
     if outcome.same_images:
-        print(f'indexes made with {safe(outcome.model)} stay valid: clipsearch query "..." --model {model}')
-    else:
-        print(f"Use it with: clipsearch index FOLDER --model {model} --reindex")
+        use = f'clipsearch query "..." --model {model} (indexes made with {safe(outcome.model)} stay valid)'
+    if outcome.helped:
+        print(f"Use it with: {use}")
+    elif outcome.verdict == "unclear" and outcome.alpha:
+        print(f"To use it anyway: {use}")
 
 
 def _print_sweep(sweep: RateSweep, as_json: bool) -> None:
@@ -529,7 +532,9 @@ def _print_sweep(sweep: RateSweep, as_json: bool) -> None:
 def _verdict(outcome: TrainReport) -> list[str]:
     """What held-out pairs say of the run: the changes with their intervals, and what follows from them."""
     if outcome.alpha == 0:
-        return ["! training did not improve held-out recall: keep your current model (the run's model is the same)"]
+        if len(outcome.weighings) == 2:  # the base model, and the one weight that was asked for
+            return ["nothing of what was learned was applied (--alpha 0), so nothing says if training helped"]
+        return ["! training did not improve held-out recall, with any weight: keep your current model"]
     if not outcome.dev_changes:
         return []
     cells = []

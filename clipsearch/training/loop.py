@@ -53,6 +53,7 @@ class Trainee(Protocol):
     bias: nn.Parameter | None
     objective: Objective
     learning_rate: float
+    usual_rate: float  # of the method
     micro_batch: int | None
 
     def groups(self, settings: Settings) -> list[tuple[float, dict[str, nn.Parameter]]]:
@@ -228,7 +229,7 @@ class Loop:
                 break
             if distributed.any_process(self._interrupted(), self.trainee.device):
                 break
-        return RateSweep(sweeping.rates, sweeping.losses, self.trainee.learning_rate)
+        return RateSweep(sweeping.rates, sweeping.losses, self.trainee.usual_rate)
 
     # --- one step --------------------------------------------------------------------------------------
 
@@ -356,8 +357,11 @@ class Loop:
         return torch.optim.AdamW(groups, lr=self.trainee.learning_rate, betas=ADAM_BETAS)
 
     def _advice(self) -> str:
-        lower = self.trainee.learning_rate / 5
-        return f"Try a lower learning rate (--learning-rate {lower:.1g}), a longer warm-up, or --precision fp32"
+        trainee, ways = self.trainee, ["a longer warm-up"]
+        lower = min(trainee.learning_rate / 5, trainee.usual_rate)
+        if self.settings.precision != "fp32":
+            ways.append("--precision fp32")
+        return f"Try a lower learning rate (--learning-rate {lower:.1g}) or {' or '.join(ways)}"
 
     # --- epochs ----------------------------------------------------------------------------------------
 

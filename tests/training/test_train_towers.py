@@ -131,8 +131,8 @@ def test_numbers_that_are_none_stop_a_run(tmp_path: Path) -> None:
     base = small_encoder(SMALL_VIT)
     with torch.no_grad():
         base.model.text_projection[0, 0] = float("nan")
-    loop = tiny_loop(folder, tmp_path / "run", Settings("full", epochs=1, batch=8), base)
-    with pytest.raises(TrainingStopped, match="learning-rate"):
+    loop = tiny_loop(folder, tmp_path / "run", Settings("full", epochs=1, batch=8, learning_rate=1e9), base)
+    with pytest.raises(TrainingStopped, match=r"lower learning rate \(--learning-rate 1e-05\) or a longer warm-up$"):
         loop._step(0)
 
 
