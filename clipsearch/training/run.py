@@ -27,6 +27,7 @@ from clipsearch.temporary import temporary_folder
 from clipsearch.training.card import model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
+from clipsearch.training.readable import check_some_readable, readable_pairs
 from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WEIGHTS, Row, RunExists, RunFolder
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
 from clipsearch.training.settings import (
@@ -38,7 +39,7 @@ from clipsearch.training.settings import (
     heeded,
 )
 from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
-from clipsearch.training.split import FOLDS, LEAST_HELD_OUT, common_pictures, fold_numbers, split, takes_turns
+from clipsearch.training.split import FOLDS, LEAST_HELD_OUT, common_pictures, counted, fold_numbers, split, takes_turns
 from clipsearch.training.verdict import Choice, Outcome, judge
 from clipsearch.training.world import World, world_of_environment
 
@@ -366,16 +367,18 @@ class _Pairs:
                 notice(
                     f"{common:,} held-out pictures are also in the training pairs: recall will look better than it is"
                 )
-        elif takes_turns(everything):
+        elif takes_turns(int((readable := readable_pairs(everything)).sum())):
             folds = fold_numbers(everything)
             train_pairs = dev = everything
             notice(
-                f"{len(everything)} pairs are too few to set {LEAST_HELD_OUT} aside: {FOLDS} runs hold a part of them "
+                f"{counted(readable)} are too few to set {LEAST_HELD_OUT} aside: {FOLDS} runs hold a part of them "
                 "out each (cross-validation), then one learns from all"
             )
         else:
-            train_pairs, dev = split(everything)
+            train_pairs, dev = split(everything, readable)
         anchor = open_pairs(request.anchor, **columns) if request.anchor is not None else builtin_anchor()
+        for name, pairs in (("training", train_pairs), ("held-out", dev), ("anchor", anchor)):
+            check_some_readable(pairs, name)
         left_out = len(everything.bad)
         if left_out:
             reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in everything.bad_by_reason.items())

@@ -14,8 +14,11 @@ from clipsearch.evaluation.recall import Metrics, evaluate
 from clipsearch.pairs.reading import open_pairs
 from clipsearch.training.order import Order
 from clipsearch.training.plan import FEWEST_STEPS, plan
+from clipsearch.training.readable import readable_pairs
+from clipsearch.training.run import Request, _Pairs
+from clipsearch.training.run import train as train_run
 from clipsearch.training.sameness import check_variety, numbered, same_pictures
-from clipsearch.training.settings import InvalidSettings, Settings
+from clipsearch.training.settings import InvalidSettings, NothingToLearn, Settings
 from clipsearch.training.split import common_pictures, fold_numbers, held_out_count, split
 from clipsearch.training.verdict import judge
 from tests.support.breadth import tries
@@ -68,6 +71,43 @@ def test_every_epoch_shows_every_picture(count: int, batch: int, processes: int,
         assert len(seen) - count < processes
         assert max(sizes) - min(sizes) <= processes
         assert max(sizes) <= max(batch, processes) + processes - 1
+
+
+def test_pictures_that_cannot_be_read_are_not_held_out_nor_counted(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 75)
+    for number in range(0, 75, 5):
+        (folder / f"p{number:05d}.png").write_bytes(b"\x89PNG, torn off")
+    pairs = open_pairs([folder])
+    readable = readable_pairs(pairs)
+    assert np.flatnonzero(~readable).tolist() == list(range(0, 75, 5))
+    train, dev = split(pairs, readable)
+    assert (len(train), len(dev)) == (45, 30)
+    assert not {pair.key for pair in dev} & {pairs[number].key for number in range(0, 75, 5)}
+    with pytest.raises(InvalidSettings, match=r"10 pairs \(8 with a picture that can be read\) are too few"):
+        split(pairs.subset(range(10)), readable[:10])
+    request = Request([str(folder)], "builtin", Settings("heads"))
+    said: list[str] = []
+    found = _Pairs.open(request, said.append)
+    assert (len(found.dev), found.folds) == (30, None)
+    for number in range(1, 75, 5):
+        (folder / f"p{number:05d}.png").write_bytes(b"\x89PNG, torn off")
+    found = _Pairs.open(request, said.append)
+    assert found.folds is not None
+    assert said[-1].startswith("75 pairs (45 with a picture that can be read) are too few to set 30 aside")
+
+
+@pytest.mark.parametrize(("option", "name"), [("dev", "held-out"), ("anchor", "anchor"), ("sources", "training")])
+def test_a_set_without_readable_pictures_is_refused_before_anything_is_written(
+    option: str, name: str, tmp_path: Path
+) -> None:
+    good, bad = write_pairs(tmp_path / "pairs", 12), write_pairs(tmp_path / "bad", 12)
+    for picture in bad.glob("*.png"):
+        picture.write_bytes(b"\x89PNG, torn off")
+    sets = {"sources": [str(good)], "dev": [str(good)], option: [str(bad)]}
+    request = Request(**{"model": "builtin", "settings": Settings("heads"), **sets})  # type: ignore[arg-type]
+    with pytest.raises(NothingToLearn, match=f"none of the 12 {name} pictures can be read"):
+        train_run(request, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("pairs", "held"), [(60, 30), (80, 30), (299, 30), (1000, 100), (90_000, 2000)])
