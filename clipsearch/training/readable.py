@@ -11,6 +11,7 @@ from clipsearch.cores import available_cores
 from clipsearch.errors import UnreadablePicture
 from clipsearch.pairs.reading import Pair, PairSet
 from clipsearch.records import Preprocessing
+from clipsearch.training.sameness import same_pictures
 from clipsearch.training.settings import SEE_WHY, NothingToLearn
 from clipsearch.training.views import WHOLE, view_of
 
@@ -37,6 +38,13 @@ def check_some_readable(pairs: PairSet, name: str) -> None:
     """Raise NothingToLearn if no picture of a set can be read. `name`: what the set is called."""
     if not any(map(can_be_read, pairs)):
         raise NothingToLearn(f"none of the {len(pairs):,} {name} pictures can be read", SEE_WHY)
+
+
+def repeated_pictures(pairs: PairSet) -> int:
+    """How many pictures that can be read have the same bytes as another one before them."""
+    numbers = same_pictures(pairs)
+    repeated = [number for number in np.flatnonzero(np.bincount(numbers)[numbers] > 1) if can_be_read(pairs[number])]
+    return len(repeated) - len(np.unique(numbers[repeated]))
 
 
 def can_be_read(pair: Pair) -> bool:

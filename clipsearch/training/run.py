@@ -27,7 +27,7 @@ from clipsearch.temporary import temporary_folder
 from clipsearch.training.card import model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
-from clipsearch.training.readable import check_some_readable, readable_pairs
+from clipsearch.training.readable import check_some_readable, readable_pairs, repeated_pictures
 from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WEIGHTS, Row, RunExists, RunFolder
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
 from clipsearch.training.settings import (
@@ -379,6 +379,11 @@ class _Pairs:
         anchor = open_pairs(request.anchor, **columns) if request.anchor is not None else builtin_anchor()
         for name, pairs in (("training", train_pairs), ("held-out", dev), ("anchor", anchor)):
             check_some_readable(pairs, name)
+        if repeated := repeated_pictures(dev):
+            notice(
+                f"{repeated:,} of {len(dev):,} held-out pictures are the same as another, and a caption counts as "
+                "found by its own alone: recall@1 cannot reach 100 %. Name each picture once, with all its captions"
+            )
         left_out = len(everything.bad)
         if left_out:
             reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in everything.bad_by_reason.items())

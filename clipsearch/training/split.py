@@ -63,8 +63,13 @@ def split(pairs: PairSet, readable: npt.NDArray[np.bool_] | None = None) -> tupl
     """
     can = np.ones(len(pairs), dtype=bool) if readable is None else readable
     if can.sum() < FEWEST_PAIRS:
+        captions = sum(len(pair.captions) for pair in pairs)
+        said = f"{counted(can)} {'is' if len(pairs) == 1 else 'are'}"
+        if captions >= FEWEST_PAIRS:  # rows of one picture are one pair
+            of = f"{len(pairs)} pictures" if len(pairs) > 1 else "one picture"
+            said = f"the {captions:,} captions are of {of}: {said}"
         raise InvalidSettings(
-            f"{counted(can)} are too few to split off a held-out set",
+            f"{said} too few to split off a held-out set",
             f"Give at least {FEWEST_PAIRS}, or held-out pairs with --dev PAIRS",
         )
     last = (2**64, 2**64)  # beyond all places of pictures that can be read

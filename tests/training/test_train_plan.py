@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipsearch.evaluation.recall import Metrics, evaluate
-from clipsearch.pairs.reading import open_pairs
+from clipsearch.pairs.reading import Pair, PairSet, open_pairs
 from clipsearch.training.order import Order
 from clipsearch.training.plan import FEWEST_STEPS, plan
 from clipsearch.training.readable import readable_pairs
@@ -96,6 +96,16 @@ def test_pictures_that_cannot_be_read_are_not_held_out_nor_counted(tmp_path: Pat
     assert said[-1].startswith("75 pairs (45 with a picture that can be read) are too few to set 30 aside")
 
 
+def test_a_picture_under_several_names_is_said_to_bound_recall(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 12)
+    for number in range(3):
+        (folder / f"q{number}.png").write_bytes((folder / f"p{number:05d}.png").read_bytes())
+        (folder / f"q{number}.txt").write_text(f"another caption {number}")
+    said: list[str] = []
+    _Pairs.open(Request([str(folder)], "builtin", Settings("heads")), said.append)
+    assert any(line.startswith("3 of 15 held-out pictures are the same as another") for line in said)
+
+
 @pytest.mark.parametrize(("option", "name"), [("dev", "held-out"), ("anchor", "anchor"), ("sources", "training")])
 def test_a_set_without_readable_pictures_is_refused_before_anything_is_written(
     option: str, name: str, tmp_path: Path
@@ -129,6 +139,9 @@ def test_the_split_depends_on_content_only(tmp_path: Path) -> None:
     assert {pair.key for pair in again} == sides[1]
     with pytest.raises(InvalidSettings, match="--dev PAIRS"):
         split(pairs.subset(range(9)))
+    one = PairSet([Pair("a", tuple(f"caption {n}" for n in range(60)), pairs[0].source)])
+    with pytest.raises(InvalidSettings, match=r"^the 60 captions are of one picture: 1 pair is too few to split off"):
+        split(one)
 
 
 def test_pairs_that_teach_nothing_are_named_before_training(tmp_path: Path) -> None:
