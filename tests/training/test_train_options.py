@@ -304,17 +304,20 @@ def test_shortages_have_their_own_words(tmp_path: Path) -> None:
     for raised in (OutOfSpace(tmp_path), OSError(errno.ENOSPC, "No space left on device")):
         with pytest.raises(RunOutOfSpace, match=f"--resume {tmp_path}"), shortages_named(tmp_path, lambda: "x"):
             raise raised
-    with pytest.raises(OutOfMemory, match="while encoding pictures"):  # noqa: SIM117
+    said = f"while encoding pictures: .* continue with: clipsearch train --resume {tmp_path}$"
+    with pytest.raises(OutOfMemory, match=said):  # noqa: SIM117
         with shortages_named(tmp_path, lambda: "encoding pictures"):
             raise MemoryError
     with pytest.raises(RuntimeError, match="another"), shortages_named(tmp_path, lambda: "x"):
         raise RuntimeError("another thing")
     assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate"))
     assert not is_out_of_memory(ValueError("out of memory"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a matmul primitive"))
 
     def attempt(size: int) -> None:
         if size > 5:
-            raise MemoryError
+            raise RuntimeError("could not create a primitive") if size > 20 else MemoryError
 
     assert fitting_size(64, attempt) == 4
     assert fitting_size(1, attempt) is None
