@@ -124,7 +124,9 @@ def _check_heeded(request: Request, is_open_clip: bool) -> None:
     unheeded = unheeded_settings(method, on_features)
     given = [OPTIONS[name] for name in unheeded if _differs(getattr(settings, name), DEFAULTS[name])]
     if given:
-        why = "trains on cached features of towers that stay as they are" if on_features else "has no use for that"
+        why = f"has no use for {'that' if len(given) == 1 else 'them'}"
+        if on_features:
+            why = "trains on cached features of towers that stay as they are"
         instead = "lora or full with an open_clip: model" if on_features else "one that has"
         if set(given) <= {"--rank", "--lora-alpha", "--lora-target"}:
             instead = "lora with an open_clip: model"

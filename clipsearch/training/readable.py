@@ -43,7 +43,8 @@ def check_some_readable(pairs: PairSet, name: str) -> None:
 def repeated_pictures(pairs: PairSet) -> int:
     """How many pictures that can be read have the same bytes as another one before them."""
     numbers = same_pictures(pairs)
-    repeated = [number for number in np.flatnonzero(np.bincount(numbers)[numbers] > 1) if can_be_read(pairs[number])]
+    found = np.flatnonzero(np.bincount(numbers)[numbers] > 1).tolist()
+    repeated = [number for number in found if can_be_read(pairs[number])]
     return len(repeated) - len(np.unique(numbers[repeated]))
 
 
