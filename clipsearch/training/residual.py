@@ -27,10 +27,7 @@ MOST_COMPONENTS = 256
 PAIRS_PER_COMPONENT = 30  # fewer would describe these pairs and not their kind
 GATE_QUANTILE = 0.98  # of the pairs lie inside
 GATE_SOFTNESS = 0.15  # of the threshold
-LEAST_VARIANCE, LEAST_THRESHOLD = (
-    1e-2,
-    0.5,
-)  # of standardised features, whose mean is 1: else rounding opens and shuts it
+LEAST_VARIANCE, LEAST_THRESHOLD = 1e-2, 0.5  # where 1 is usual: below, rounding would open and shut the gate
 INLINE_BYTES = 1_500_000_000  # one protobuf message ends at 2 GB
 
 

@@ -18,6 +18,7 @@ _OUT_OF_MEMORY = (
 )  # fmt: skip
 _NO_PRIMITIVE = re.compile(r"could not create a primitive(?! descriptor)")
 """What oneDNN says where it finds no memory; a descriptor is what it lacks for arithmetic that it does not know."""
+_DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: `ulimit -f`
 
 
@@ -59,9 +60,7 @@ def is_out_of_space(error: BaseException) -> bool:
         if isinstance(seen, OutOfSpace) or (isinstance(seen, OSError) and seen.errno in _DISK_FULL):
             return True
         said = isinstance(seen, shutil.Error) or type(seen).__name__ == "SafetensorError"
-        if said and any(
-            words in str(seen) for words in ("No space left on device", "Disk quota exceeded", "File too large")
-        ):
+        if said and any(words in str(seen) for words in _DISK_FULL_WORDS):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

@@ -56,7 +56,9 @@ class Choice:
                 is_other = part_of == part
                 unseen[is_other] = self.ranks[self.pick(scores[:, ~is_other].mean(axis=1)), is_other]
             found.append(_measured(unseen))
-        return _measured(self.ranks[self.pick(scores.mean(axis=1))]) - np.mean(found, axis=0)
+        seems = _measured(self.ranks[self.pick(scores.mean(axis=1))])
+        flattery: DoubleArray = seems - np.mean(found, axis=0)
+        return flattery
 
 
 def _measured(ranks: IntArray) -> DoubleArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,12 @@ def test_shortages_have_their_own_words(tmp_path: Path) -> None:
     for raised in (OutOfSpace(tmp_path), OSError(errno.ENOSPC, "No space left on device")):
         with pytest.raises(RunOutOfSpace, match=f"--resume {tmp_path}"), shortages_named(tmp_path, lambda: "x"):
             raise raised
+    limited = shutil.Error([("a", "b", "[Errno 27] File too large: 'b'")])
+    with (
+        pytest.raises(RunOutOfSpace, match=r"Allow larger files \(ulimit -f\), then continue with"),
+        shortages_named(tmp_path, lambda: "x"),
+    ):
+        raise limited
     said = f"while encoding pictures: .* continue with: clipsearch train --resume {tmp_path}$"
     with pytest.raises(OutOfMemory, match=said):  # noqa: SIM117
         with shortages_named(tmp_path, lambda: "encoding pictures"):
