@@ -22,6 +22,7 @@
     ├── ModelNotFound         no model of that name
     │   └── HubUnreachable    it may exist, but the hub cannot be asked
     ├── InvalidModel          a model directory that cannot be used
+    │   ├── InvalidCheckpoint a file without the weights that it was named for
     │   └── NotDense          an image tower that tells nothing of places in a picture
     ├── UnsupportedPrecision  arithmetic that a model does not have (also a ValueError)
     ├── ExportFailed          an export that does not give the original's vectors
@@ -401,6 +402,15 @@ class InvalidModel(ClipsearchError):
             "visual/preprocess_cfg.json, textual/model.onnx and textual/tokenizer.json; "
             "create one with: clipsearch models export MODEL DIR"
         )
+
+
+class InvalidCheckpoint(InvalidModel):
+    """The file `path` does not hold the weights that it was named for."""
+
+    def __init__(self, path: Path, problem: str, advice: str) -> None:
+        self.path = path
+        self.problem = problem
+        ClipsearchError.__init__(self, f"the checkpoint {path} cannot be used: {problem}. {advice}")
 
 
 class NotDense(InvalidModel):

@@ -40,6 +40,11 @@ def folded_words(text: str) -> str:
     return folded if folded.isascii() and "\0" not in folded else _writable(folded)
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text is seen: spaces, byte order marks, joiners and other marks that show nothing."""
+    return all(character.isspace() or character in _UNSEEN for character in text)
+
+
 def _writable(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")
 

@@ -103,6 +103,13 @@ def _advice(report: CheckReport) -> list[str]:
         skipped = len(found.bad) + len(found.unreadable)
         if skipped:
             lines.append(f"{count(skipped, f'{name} entry', f'{name} entries')} will be skipped")
+        again = sum(len(keys) - 1 for keys in found.same_picture)
+        if again:
+            pictures = count(again, f"{name} picture is", f"{name} pictures are")
+            lines.append(
+                f"{pictures} identical to another, and a caption counts as found by its own alone: name each picture "
+                "once, with all its captions"
+            )
         if found.captions and found.too_long > found.captions // 20:
             lines.append(
                 f"{100 * found.too_long / found.captions:.0f} % of the {name} captions are longer than the "

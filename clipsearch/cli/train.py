@@ -505,10 +505,13 @@ def _print_outcome(outcome: TrainReport, accepted: bool) -> None:
         )
         if not accepted:
             print("  Accept this with --accept-anchor-drop, or train again with a smaller --alpha")
+    use = f"clipsearch index FOLDER --model {model} --reindex"
     if outcome.same_images:
-        print(f'indexes made with {safe(outcome.model)} stay valid: clipsearch query "..." --model {model}')
-    else:
-        print(f"Use it with: clipsearch index FOLDER --model {model} --reindex")
+        use = f'clipsearch query "..." --model {model} (indexes made with {safe(outcome.model)} stay valid)'
+    if outcome.helped:
+        print(f"Use it with: {use}")
+    elif outcome.verdict == "unclear" and outcome.alpha:
+        print(f"To use it anyway: {use}")
 
 
 def _print_sweep(sweep: RateSweep, as_json: bool) -> None:
@@ -529,15 +532,19 @@ def _print_sweep(sweep: RateSweep, as_json: bool) -> None:
 def _verdict(outcome: TrainReport) -> list[str]:
     """What held-out pairs say of the run: the changes with their intervals, and what follows from them."""
     if outcome.alpha == 0:
-        return ["! training did not improve held-out recall: keep your current model (the run's model is the same)"]
+        if len(outcome.weighings) == 2:  # the base model, and the one weight that was asked for
+            return ["nothing of what was learned was applied (--alpha 0), so nothing says if training helped"]
+        return ["! training did not improve held-out recall, with any weight: keep your current model"]
     if not outcome.dev_changes:
         return []
     cells = []
     for name, (value, low, high) in outcome.dev_changes.items():
-        sign = "+.1f" if name != "median_rank" else "+g"
-        cells.append(f"{name.replace('_', ' ')} {value:{sign}} [{low:{sign}}, {high:{sign}}]")
+        cells.append(f"{name.replace('_', ' ')} {value:+.1f} [{low:+.1f}, {high:+.1f}]")
     median = f"median rank {outcome.median_before:g} -> {outcome.median_after:g}"
-    lines = [f"held-out change, with 95 % intervals: {', '.join(cells)}"]
+    lines = [
+        "held-out change, less what choosing on these pairs seemed to gain, with intervals that hold together in 95 of "
+        f"100 cases: {', '.join(cells)}"
+    ]
     if outcome.verdict == "better":
         return [*lines, f"training helped: {median}"]
     if outcome.verdict == "worse":

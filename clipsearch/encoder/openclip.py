@@ -35,6 +35,7 @@ from clipsearch.encoder.precision import trial_pictures
 from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.encoder.runs import Runs, Tower
 from clipsearch.errors import (
+    InvalidCheckpoint,
     InvalidModel,
     MissingExtra,
     ModelNotFound,
@@ -113,7 +114,8 @@ class OpenClipEncoder(BaseEncoder):
             except Exception as error:  # open_clip, torch, safetensors and the hub each have their own
                 if checkpoint is not None:
                     problem = f"it does not contain weights for {name} ({first_line(error)})"
-                    raise InvalidModel(Path(checkpoint), problem) from error
+                    advice = "Name the model that it was made from (open_clip:NAME), or another file"
+                    raise InvalidCheckpoint(Path(checkpoint), problem, advice) from error
                 raise ModelNotFound(full_name, f"its weights could not be downloaded ({first_line(error)})") from error
         if checkpoint is not None:
             model.visual.preprocess_cfg = _preprocessing_of(Path(checkpoint), name, open_clip, model.visual)
@@ -524,9 +526,9 @@ def _check_checkpoint(checkpoint: Path, allow_pickle: bool) -> None:
     if not checkpoint.is_file():
         raise ModelNotFound(str(checkpoint), "the checkpoint file does not exist")
     if checkpoint.suffix.lower() != ".safetensors" and not allow_pickle:
-        raise InvalidModel(
+        raise InvalidCheckpoint(
             checkpoint,
-            "it is not a .safetensors file; other checkpoints are pickles, which can run code when they are loaded. "
+            "it is not a .safetensors file; other checkpoints are pickles, which can run code when they are loaded",
             "If you trust its source, add --allow-pickle",
         )
 

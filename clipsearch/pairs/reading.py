@@ -30,6 +30,7 @@ import xxhash
 from clipsearch.archives.said import CAPTION_COLUMNS, MOST_CAPTION_BYTES, captions_in, plain_name
 from clipsearch.archives.tars import is_hidden, members_of
 from clipsearch.errors import InvalidPairs, UnreadablePicture, first_line
+from clipsearch.folding import is_blank
 from clipsearch.pairs.spilling import Rows, first_seen
 from clipsearch.pairs.tables import rows_of_text
 from clipsearch.pictures.formats import is_candidate, is_picture_name
@@ -38,7 +39,7 @@ from clipsearch.records import IntArray
 BadReason = Literal[
     "missing_picture",  # a caption whose picture is not there
     "no_caption",  # a picture that nothing is said of
-    "empty_caption",  # only white space
+    "empty_caption",  # only white space, and marks that show nothing
     "web_address",  # a picture somewhere else
     "malformed",  # an entry that cannot be understood
     "damaged",  # a tar that ends early: what follows is lost
@@ -235,8 +236,8 @@ class _Reading:
         given = False
         for caption in captions:
             given = True
-            if stripped := caption.strip():
-                kept.append(stripped)
+            if not is_blank(caption):
+                kept.append(caption.strip())
             else:
                 self.leave_out(source, key, "empty_caption")
         if kept:
@@ -344,7 +345,7 @@ def _parse_captions(data: bytes, suffix: str, caption_column: str | None) -> lis
     try:
         text = data.decode("utf-8-sig")
         if suffix == "txt":
-            return [line for line in text.splitlines() if line.strip()] or [""]
+            return [line for line in text.splitlines() if not is_blank(line)] or [""]
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None

@@ -34,6 +34,9 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
     turns = ", in turns" if outcome.folds else ""
     if 0 < outcome.folds < FOLDS:
         turns = f", in {outcome.folds} of {FOLDS} turns"
+    made, unapplied = "fine-tuned", ""
+    if outcome.alpha == 0:
+        made, unapplied = "trained", ", but nothing of what was learned is applied: it finds what the original finds"
     mixed = []
     if outcome.mixture:
         mixed = [f"Where sources were mixed, {mixing_notice([Share(**share) for share in outcome.mixture])}.", ""]
@@ -47,8 +50,8 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
         "",
         f"# {PurePath(outcome.run).name}",
         "",
-        f"`{public_name(outcome.model) or 'A model in memory'}`, fine-tuned by clipsearch (`{outcome.method}`) on "
-        f"{outcome.pairs:,} pairs of pictures and captions from {names}.",
+        f"`{public_name(outcome.model) or 'A model in memory'}`, {made} by clipsearch (`{outcome.method}`) on "
+        f"{outcome.pairs:,} pairs of pictures and captions from {names}{unapplied}.",
         "",
         f"{outcome.steps:,} steps of {outcome.batch:,} pairs; the weights are those of epoch {outcome.best_epoch}, "
         f"{outcome.alpha:.0%} of the change from the original ones (WiSE-FT). Image tower: `{outcome.fingerprint}`"
@@ -69,8 +72,9 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
     lines += [
         "",
         f"On the held-out pairs the model is **{outcome.verdict}** "
-        "(95 % intervals of recall@1, 5, 10 and the median rank). The epoch and the weight of the change were chosen "
-        "on these pairs, so expect a little less on others.",
+        "(intervals of recall@1, 5, 10 and the median rank that hold together in 95 of 100 cases). The epoch and the "
+        "weight of the change were chosen on these pairs, so expect a little less than the table says on others; the "
+        "verdict allows for it.",
         "",
         "## Use",
         "",

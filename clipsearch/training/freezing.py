@@ -24,7 +24,7 @@ def frozen_by(names: Iterable[str], patterns: Sequence[str], layers: int) -> Cal
 
     `patterns`: image, text, embeddings, or parameter names with wildcards (`transformer.resblocks.[0-5].*`).
     `layers`: so many blocks of each tower, from the input, with what comes before them.
-    Raises: InvalidSettings for a pattern that fits nothing.
+    Raises: InvalidSettings for a pattern that fits nothing, and for more layers than there are.
     """
     names = [plain_name(name) for name in names]
     for pattern in patterns:
@@ -34,6 +34,12 @@ def frozen_by(names: Iterable[str], patterns: Sequence[str], layers: int) -> Cal
                 f"--freeze {pattern} fits no parameter of the model",
                 f"Use {', '.join(WORDS)}, or names with wildcards, such as '{example.rpartition('.')[0]}.*'",
             )
+    most = 1 + max((int(found[1]) for name in names if (found := LAYER.search(name))), default=-1)
+    if layers > most:
+        raise InvalidSettings(
+            f"--freeze-layers {layers} is more than the {most} layers that a tower of the model has",
+            f"Choose at most {most}, or freeze a whole tower with --freeze image or --freeze text",
+        )
 
     def frozen(name: str) -> bool:
         plain = plain_name(name)

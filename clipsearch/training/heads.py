@@ -47,7 +47,8 @@ class HeadsTrainee:
         """`general`: sentences whose vectors are to stay where they are."""
         self.device = device or torch.device("cpu")
         self.micro_batch: int | None = None
-        self.learning_rate = LEARNING_RATE if settings.learning_rate is None else settings.learning_rate
+        self.usual_rate = LEARNING_RATE
+        self.learning_rate = self.usual_rate if settings.learning_rate is None else settings.learning_rate
         self.model = model
         self._train, self._sets, self._general = train, sets, general
         pictures, texts = train.same_pictures, train.same_texts

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from clipsearch.evaluation.recall import Metrics
 from clipsearch.training.loop import score_of
+from clipsearch.training.verdict import DoubleArray, Pick
 
 GRID = tuple(round(step / 10, 1) for step in range(11))
 
@@ -18,11 +21,6 @@ class Weighing:
     alpha: float
     dev: Metrics
     anchor: Metrics
-
-    @property
-    def score(self) -> float:
-        """What weights are compared by: text-to-image recall on both sets."""
-        return score_of(self.dev) + score_of(self.anchor)
 
     def anchor_drop(self, start: Weighing) -> float:
         """Points of text-to-image recall@10 that the anchor set loses; negative where it gains."""
@@ -46,14 +44,26 @@ def choose(weighings: Sequence[Weighing], most_drop: float) -> Weighing:
 
     Where none but the base model does, the best of the others: whoever trains decides what it is worth.
     """
-    start, others = weighings[0], weighings[1:]
-    best = max(others, key=lambda one: one.score)
-    if len(others) == 1:
-        return best
-    allowed = [one for one in others if one.anchor_drop(start) <= most_drop]
-    better = [one for one in allowed if score_of(one.dev) > score_of(start.dev)]
-    if better:
-        return max(better, key=lambda one: one.score)
-    if score_of(best.dev) > score_of(start.dev):
-        return best
-    return start
+    return weighings[chooser(weighings, most_drop)(np.array([score_of(one.dev) for one in weighings]))]
+
+
+def chooser(weighings: Sequence[Weighing], most_drop: float) -> Pick:
+    """Which of the weights `choose` takes where they have other scores on held-out pairs than these."""
+    anchors = [score_of(one.anchor) for one in weighings]
+    is_allowed = [one.anchor_drop(weighings[0]) <= most_drop for one in weighings]
+
+    def pick(scores: DoubleArray) -> int:
+        others = range(1, len(weighings))
+
+        def worth(place: int) -> float:
+            return float(scores[place] + anchors[place])
+
+        best = max(others, key=worth)
+        if len(others) == 1:
+            return best
+        better = [place for place in others if is_allowed[place] and scores[place] > scores[0]]
+        if better:
+            return max(better, key=worth)
+        return best if scores[best] > scores[0] else 0
+
+    return pick

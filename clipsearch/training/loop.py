@@ -53,6 +53,7 @@ class Trainee(Protocol):
     bias: nn.Parameter | None
     objective: Objective
     learning_rate: float
+    usual_rate: float  # of the method
     micro_batch: int | None
 
     def groups(self, settings: Settings) -> list[tuple[float, dict[str, nn.Parameter]]]:
@@ -107,6 +108,7 @@ class Progress:
     stopped_early: bool = False
     finished: bool = False
     rows: list[Row] = field(default_factory=list)
+    ranks: list[list[int]] = field(default_factory=list)  # of held-out captions, by epoch, where one is chosen by them
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
@@ -227,7 +229,7 @@ class Loop:
                 break
             if distributed.any_process(self._interrupted(), self.trainee.device):
                 break
-        return RateSweep(sweeping.rates, sweeping.losses, self.trainee.learning_rate)
+        return RateSweep(sweeping.rates, sweeping.losses, self.trainee.usual_rate)
 
     # --- one step --------------------------------------------------------------------------------------
 
@@ -355,8 +357,11 @@ class Loop:
         return torch.optim.AdamW(groups, lr=self.trainee.learning_rate, betas=ADAM_BETAS)
 
     def _advice(self) -> str:
-        lower = self.trainee.learning_rate / 5
-        return f"Try a lower learning rate (--learning-rate {lower:.1g}), a longer warm-up, or --precision fp32"
+        trainee, ways = self.trainee, ["a longer warm-up"]
+        lower = min(trainee.learning_rate / 5, trainee.usual_rate)
+        if self.settings.precision != "fp32":
+            ways.append("--precision fp32")
+        return f"Try a lower learning rate (--learning-rate {lower:.1g}) or {' or '.join(ways)}"
 
     # --- epochs ----------------------------------------------------------------------------------------
 
@@ -374,6 +379,8 @@ class Loop:
         score = recall = 1.0
         if metrics is not None:
             score, recall = score_of(metrics), metrics.text_to_image.recall(10)
+            if not self._keeps_last:
+                progress.ranks.append(metrics.text_to_image.ranks.tolist())
         row: Row = {
             "epoch": epoch,
             "step": progress.step,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from clipsearch.training.settings import LORA_TARGETS, LoraTarget
+from clipsearch.training.settings import LORA_TARGETS, InvalidSettings, LoraTarget
 
 
 class LowRank(nn.Module):
@@ -87,6 +87,21 @@ def add_lora(
         parametrize.register_parametrization(module, name, change, unsafe=True)
         trained += sum(parameter.numel() for parameter in change.parameters())
     return LoraReport(trained, total)
+
+
+def check_targets(model: nn.Module, targets: Sequence[str], frozen: Callable[[str], bool]) -> None:
+    """Raise InvalidSettings if a model has no weight of a kind that was asked for, or none that is not frozen."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found = [(kind, f"{names[id(module)]}.{name}".removeprefix(".")) for module, name, _, kind in _targets(model)]
+    kinds = {kind for kind, _ in found}
+    missing = [target for target in targets if target not in kinds]
+    if missing and set(targets) != set(LORA_TARGETS):
+        raise InvalidSettings(
+            f"--lora-target {missing[0]} fits no weight of the model",
+            f"It has {', '.join(kind for kind in LORA_TARGETS if kind in kinds)}",
+        )
+    if all(kind not in targets or frozen(name) for kind, name in found):
+        raise InvalidSettings("all weights that LoRA would change are frozen, so nothing can be trained", "Freeze less")
 
 
 def merge_lora(model: nn.Module) -> None:

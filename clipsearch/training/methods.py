@@ -19,7 +19,9 @@ from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.encoder.texts import TextTokenizer
 from clipsearch.pairs.reading import PairSet
 from clipsearch.records import FloatArray
+from clipsearch.removing import replace_tree
 from clipsearch.training.feature_cache import cached_features, cached_sentences, wrong_captions
+from clipsearch.training.freezing import frozen_by
 from clipsearch.training.frozen import FrozenModel
 from clipsearch.training.heads import HeadsTrainee
 from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice
@@ -28,7 +30,16 @@ from clipsearch.training.order import Order
 from clipsearch.training.run_folder import RunFolder
 from clipsearch.training.sameness import check_variety, check_variety_early, numbered, same_pictures
 from clipsearch.training.sentences import general_sentences
-from clipsearch.training.settings import SEE_WHY, InvalidSettings, Method, NothingToLearn
+from clipsearch.training.settings import (
+    DEFAULTS,
+    LARGEST_SEED,
+    OPTIONS,
+    SEE_WHY,
+    InvalidSettings,
+    Method,
+    NothingToLearn,
+    unheeded_settings,
+)
 from clipsearch.training.swapping import nothing_to_swap, swapped, swapping_notice, usable
 from clipsearch.training.world import World
 
@@ -89,12 +100,61 @@ def check_method(request: Request, base: OpenClipEncoder | None, world: World) -
             f"--compile is for towers that are trained, and {method} trains on cached features",
             "Leave out --compile, or choose --method lora or full with an open_clip: model",
         )
+    _check_heeded(request, is_open_clip)
     if request.settings.mines and request.settings.targets == "hard":
         raise InvalidSettings(
             "with --targets hard, pairs that say the same would be each other's negatives in the batches that "
             f"--hard-negatives {request.settings.hard_negatives} makes",
             "Leave out --targets hard",
         )
+
+
+def _check_heeded(request: Request, is_open_clip: bool) -> None:
+    """Raise InvalidSettings for options that would change nothing, or cannot be."""
+    settings = request.settings
+    method = settings.method
+    if request.checkpoint is not None and not is_open_clip:
+        raise InvalidSettings(
+            f"--checkpoint gives an open_clip: model its weights, and {request.model} is an ONNX model with its own",
+            "Leave out --checkpoint, or name the model that the weights are of with --model open_clip:NAME",
+        )
+    if not 0 <= settings.seed <= LARGEST_SEED:
+        raise InvalidSettings(f"--seed {settings.seed} is not a number from 0 to {LARGEST_SEED}", "Choose another")
+    on_features = method == "heads" or not is_open_clip
+    unheeded = unheeded_settings(method, on_features)
+    given = [OPTIONS[name] for name in unheeded if _differs(getattr(settings, name), DEFAULTS[name])]
+    if given:
+        why = f"has no use for {'that' if len(given) == 1 else 'them'}"
+        if on_features:
+            why = "trains on cached features of towers that stay as they are"
+        instead = "lora or full with an open_clip: model" if on_features else "one that has"
+        if set(given) <= {"--rank", "--lora-alpha", "--lora-target"}:
+            instead = "lora with an open_clip: model"
+        listed = " and ".join([", ".join(given[:-1]), given[-1]] if len(given) > 1 else given)
+        raise InvalidSettings(
+            f"{listed} would change nothing: --method {method} {why}",
+            f"Leave out {listed}, or choose --method {instead}",
+        )
+    if method == "lora" and settings.lora_alpha == 0:
+        raise InvalidSettings(
+            "--lora-alpha 0 multiplies all that LoRA learns by 0, so nothing can be trained", "Choose a number above 0"
+        )
+
+
+def _differs(value: object, default: object) -> bool:
+    return set(value) != set(default) if isinstance(value, tuple) and isinstance(default, tuple) else value != default
+
+
+def check_trainable(request: Request, base: OpenClipEncoder | None) -> None:
+    """Raise InvalidSettings if what is frozen and what LoRA changes do not fit the model. Nothing is written yet."""
+    if base is None or request.settings.method == "heads":
+        return
+    from clipsearch.training.lora import check_targets
+
+    settings = request.settings
+    frozen = frozen_by([name for name, _ in base.model.named_parameters()], settings.freeze, settings.freeze_layers)
+    if settings.method == "lora":
+        check_targets(base.model, settings.lora_targets, frozen)
 
 
 def open_base(request: Request, base: OpenClipEncoder | None, notice: Notice) -> OpenClipEncoder | None:
@@ -233,5 +293,7 @@ def _exported(encoder: OpenClipEncoder, folder: RunFolder, report: Report) -> Pa
     directory = folder.path / "base"
     if not (directory / "config.json").is_file():
         report("exporting the base model", 0, 1)
-        export(encoder, directory, overwrite=True)
+        with folder.making() as work:
+            export(encoder, work / "base")
+            replace_tree(work / "base", directory)
     return directory

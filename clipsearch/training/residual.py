@@ -27,6 +27,7 @@ MOST_COMPONENTS = 256
 PAIRS_PER_COMPONENT = 30  # fewer would describe these pairs and not their kind
 GATE_QUANTILE = 0.98  # of the pairs lie inside
 GATE_SOFTNESS = 0.15  # of the threshold
+LEAST_VARIANCE, LEAST_THRESHOLD = 1e-2, 0.5  # where 1 is usual: below, rounding would open and shut the gate
 INLINE_BYTES = 1_500_000_000  # one protobuf message ends at 2 GB
 
 
@@ -57,11 +58,13 @@ def fit_gate(standardised: Tensor, quantile: float = GATE_QUANTILE) -> GateFit:
     covariance = fitted.T @ fitted / len(fitted)
     values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0).clamp_min(1e-6), vectors.flip(1)
-    directions, leading = vectors[:, :components], values[:components]
-    rest = float(values[components:].mean()) if components < width else 1.0
+    # A few captions that come again and again vary in a few directions only.
+    directions, leading = vectors[:, :components], values[:components].clamp_min(LEAST_VARIANCE)
+    rest = max(LEAST_VARIANCE, float(values[components:].mean())) if components < width else 1.0
     fit = GateFit(directions.float(), (1 / leading).float(), 1 / rest, 1.0)
     strangeness = _strangeness(others.float(), fit)
-    return GateFit(fit.directions, fit.precisions, fit.rest, float(strangeness.quantile(quantile)))
+    threshold = max(LEAST_THRESHOLD, float(strangeness.quantile(quantile)))
+    return GateFit(fit.directions, fit.precisions, fit.rest, threshold)
 
 
 def _strangeness(x: Tensor, fit: GateFit) -> Tensor:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
 from clipsearch import __version__
 from clipsearch.cores import import_with_sleeping_threads
 from clipsearch.encoder.kinds import OPEN_CLIP
-from clipsearch.encoder.layout import OPEN_CLIP_CONFIG, read_model_directory
-from clipsearch.encoder.names import resolve
+from clipsearch.encoder.layout import CONFIG, OPEN_CLIP_CONFIG, read_model_directory
+from clipsearch.encoder.names import RUN_MODEL, resolve
 from clipsearch.encoder.onnx import OnnxEncoder
 from clipsearch.errors import InvalidModel, MissingExtra, UnreadablePicture, first_line
 from clipsearch.pairs.reading import PairSet, open_pairs
@@ -29,19 +28,27 @@ from clipsearch.temporary import temporary_folder
 from clipsearch.training.card import model_card, public_name
 from clipsearch.training.checkpoints import write_atomically
 from clipsearch.training.mixing import Share, check_turns, mixing_notice, weights_of
-from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WEIGHTS, WRITING, Row, RunFolder
+from clipsearch.training.readable import check_some_readable, readable_pairs, repeated_pictures
+from clipsearch.training.run_folder import CARD, REPORT, SETTINGS, WEIGHTS, Row, RunExists, RunFolder
 from clipsearch.training.run_folder import FOLDS as FOLDS_FOLDER
-from clipsearch.training.settings import InvalidSettings, Method, Settings, TrainingInterrupted, TrainingStopped
+from clipsearch.training.settings import (
+    InvalidSettings,
+    Method,
+    Settings,
+    TrainingInterrupted,
+    TrainingStopped,
+    heeded,
+)
 from clipsearch.training.shortages import OutOfMemory, is_out_of_memory, shortages_named
-from clipsearch.training.split import FOLDS, LEAST_HELD_OUT, common_pictures, fold_numbers, split, takes_turns
-from clipsearch.training.verdict import Outcome
+from clipsearch.training.split import FOLDS, LEAST_HELD_OUT, common_pictures, counted, fold_numbers, split, takes_turns
+from clipsearch.training.verdict import Choice, Outcome, judge
 from clipsearch.training.world import World, world_of_environment
 
 if TYPE_CHECKING:
     from clipsearch.encoder.openclip import OpenClipEncoder
     from clipsearch.evaluation.recall import Metrics
     from clipsearch.training.interpolation import Weighing
-    from clipsearch.training.loop import Loop
+    from clipsearch.training.loop import Loop, Progress
     from clipsearch.training.rates import RateSweep
 
 BUILTIN_ANCHOR = Path(__file__).with_name("anchor.tar")
@@ -53,6 +60,7 @@ FORMAT = 1
 
 Report = Callable[[str, int, int], None]
 Notice = Callable[[str], None]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,7 @@ def train(
     """
     _require_torch()
     from clipsearch.training.distributed import first_alone
-    from clipsearch.training.methods import base_identity, check_method, check_teachable, open_base
+    from clipsearch.training.methods import base_identity, check_method, check_teachable, check_trainable, open_base
 
     doing = _Doing()
     with ExitStack() as stack:
@@ -163,6 +171,7 @@ def train(
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
         base = open_base(request, base, watch.notice)
+        check_trainable(request, base)
         check_teachable(request, pairs.train, base, watch.notice)
         folder = RunFolder(out)
 
@@ -191,8 +200,10 @@ def resume(
     settings = folder.settings()
     finished = folder.report()
     if finished is not None:
-        return TrainReport(**finished)
-    request = Request.from_json(settings["request"])
+        if not (folder.model / CONFIG).is_file():
+            raise RunExists(out, f"is a finished run without its {RUN_MODEL} folder", "Restore it, or train again")
+        return replace(_as_written(TrainReport, finished, folder.path / REPORT), run=str(folder.path))
+    request = _as_written(Request.from_json, settings.get("request"), folder.path / SETTINGS)
     _require_torch()
     from clipsearch.training.distributed import first_alone
     from clipsearch.training.methods import base_identity, open_base
@@ -209,7 +220,7 @@ def resume(
         first_alone(go_on, world)
         watch = doing.watched((watch or Watch()) if world.is_first else Watch())
         pairs = _Pairs.open(request, watch.notice)
-        if pairs.digests != settings["digests"]:
+        if pairs.digests != settings.get("digests"):
             raise InvalidSettings(
                 "the pairs have changed since the run started",
                 f"Restore them or start a new run; {folder.path / SETTINGS} says where they were",
@@ -222,6 +233,17 @@ def resume(
                 "Restore it or start a new run",
             )
         return _carry_out(request, pairs, folder, world, base, watch)
+
+
+def _as_written(make: Callable[..., Made], values: Any, file: Path) -> Made:
+    """What a JSON file of a run says. Raises: InvalidSettings if this version does not know it."""
+    try:
+        return make(values) if make == Request.from_json else make(**values)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise InvalidSettings(
+            f"{file} is not what this version of clipsearch writes ({first_line(error)})",
+            "It was changed, or written by another version: use that one, or start a new run",
+        ) from error
 
 
 def find_learning_rate(
@@ -305,7 +327,10 @@ class _Joined:
 
 
 def training_device(asked: str | None, world: World) -> Any:
-    """The torch device of a process: what was asked for, or CUDA, or MPS, or the CPU."""
+    """The torch device of a process: what was asked for, or CUDA, or MPS, or the CPU.
+
+    Raises: InvalidSettings for one that is not there.
+    """
     import torch
 
     name = asked
@@ -313,7 +338,16 @@ def training_device(asked: str | None, world: World) -> Any:
         name = "mps" if torch.backends.mps.is_available() else "cpu"
         if torch.cuda.is_available():
             name = "cuda"
-    return torch.device(f"cuda:{world.local_rank}" if name == "cuda" else name)
+    try:
+        found = torch.device(f"cuda:{world.local_rank}" if name == "cuda" else name)
+    except RuntimeError:
+        raise InvalidSettings(f"--device {name} is no device that PyTorch knows", "Choose cuda, mps or cpu") from None
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(found.type)
+    if backend is not None and not backend.is_available():
+        raise InvalidSettings(
+            f"--device {name}: PyTorch finds no such device here", "Leave out --device, or choose cpu"
+        )
+    return found
 
 
 @dataclass(slots=True)
@@ -337,16 +371,23 @@ class _Pairs:
                 notice(
                     f"{common:,} held-out pictures are also in the training pairs: recall will look better than it is"
                 )
-        elif takes_turns(everything):
+        elif takes_turns(int((readable := readable_pairs(everything)).sum())):
             folds = fold_numbers(everything)
             train_pairs = dev = everything
             notice(
-                f"{len(everything)} pairs are too few to set {LEAST_HELD_OUT} aside: {FOLDS} runs hold a part of them "
+                f"{counted(readable)} are too few to set {LEAST_HELD_OUT} aside: {FOLDS} runs hold a part of them "
                 "out each (cross-validation), then one learns from all"
             )
         else:
-            train_pairs, dev = split(everything)
+            train_pairs, dev = split(everything, readable)
         anchor = open_pairs(request.anchor, **columns) if request.anchor is not None else builtin_anchor()
+        for name, pairs in (("training", train_pairs), ("held-out", dev), ("anchor", anchor)):
+            check_some_readable(pairs, name)
+        if repeated := repeated_pictures(dev):
+            notice(
+                f"{repeated:,} of {len(dev):,} held-out pictures are the same as another, and a caption counts as "
+                "found by its own alone: recall@1 cannot reach 100 %. Name each picture once, with all its captions"
+            )
         left_out = len(everything.bad)
         if left_out:
             reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in everything.bad_by_reason.items())
@@ -389,7 +430,6 @@ def _carry_out(
     from clipsearch.training.interpolation import choose, weigh
     from clipsearch.training.loop import Loop, percentages
     from clipsearch.training.methods import Common, prepare
-    from clipsearch.training.verdict import judge
 
     started = time.monotonic()
 
@@ -445,7 +485,8 @@ def _carry_out(
     chosen = choose(weighings, request.max_anchor_drop)
     start = weighings[0]
     trainee.set_strength(chosen.alpha)
-    verdict = judge(start.dev, chosen.dev)
+    choices = _choices(progress, weighings, request.max_anchor_drop) if chosen.alpha else []
+    verdict = judge(start.dev, chosen.dev, choices)
     counts = work.counts()
     outcome = TrainReport(
         run=str(folder.path),
@@ -486,9 +527,10 @@ def _carry_out(
         missing = folder.draw_curves()
         if missing:
             outcome.notes.append(missing)
-        card = model_card(
-            outcome, request.settings.as_json(), request.sources, read_model_directory(folder.model).licence
-        )
+        on_features = request.settings.method == "heads" or base is None
+        used = heeded(request.settings.as_json(), request.settings.method, on_features)
+        card = model_card(outcome, used, request.sources, read_model_directory(folder.model).licence)
+        folder.put_aside(CARD)
         write_atomically(folder.path / CARD, card.encode())
         outcome.seconds = round(time.monotonic() - started, 1)
         folder.write_json(REPORT, asdict(outcome))
@@ -496,6 +538,18 @@ def _carry_out(
         if turns is not None:
             remove_made(folder.path / FOLDS_FOLDER)
     return outcome
+
+
+def _choices(progress: Progress, weighings: Sequence[Weighing], most_drop: float) -> list[Choice]:
+    """What was chosen on held-out pairs: the epoch, where it was measured, and the weight."""
+    from clipsearch.training.interpolation import chooser
+
+    pictures = weighings[0].dev.text_to_image.pictures
+    by_weight = np.stack([one.dev.text_to_image.ranks for one in weighings])
+    choices = [Choice(by_weight, pictures, chooser(weighings, most_drop))] if len(weighings) > 2 else []
+    if progress.ranks:
+        choices.append(Choice(np.array(progress.ranks), pictures, lambda scores: int(np.argmax(scores))))
+    return choices
 
 
 def _turns_note(folds: int) -> str:
@@ -522,8 +576,7 @@ def _stops_noted(folder: RunFolder, world: World) -> Iterator[None]:
 def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: PairSet, base_fingerprint: str) -> str:
     """Write the model directory, compare it with what was trained, and put it in place. Returns its fingerprint."""
     name = public_name(request.model).removeprefix(OPEN_CLIP) if request.model else "a model in memory"
-    work = Path(tempfile.mkdtemp(prefix=WRITING, dir=folder.path))
-    try:
+    with folder.making() as work:
         partial = work / "model"
         trainee.write_model(partial, f"{name}, trained by clipsearch ({request.settings.method})")
         written = OnnxEncoder(partial, precision="fp32")
@@ -533,8 +586,6 @@ def _write_model(trainee: Trained, folder: RunFolder, request: Request, dev: Pai
             if (work / name).is_file():
                 (work / name).replace(folder.path / name)
         replace_tree(partial, folder.model)
-    finally:
-        remove_made(work)
     return fingerprint
 
 

@@ -10,6 +10,7 @@ RUN/
   report.json           the outcome: before and after, and the interpolation that was chosen; written last
   folds/                runs that hold a part of few pairs out each (see `folds`); only while the run goes on
   checkpoints/          see `checkpoints`; only while the run goes on
+  unfinished.json       names of folders in which models are being made; only while they are
   model/                the model directory that `--model RUN` loads; see encoder.layout
   weights.safetensors   open_clip models only: the weights, for a later run and for GPUs; they say what pictures must
                         go through before them, as open_clip_config.json does
@@ -23,6 +24,7 @@ import io
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -33,7 +35,7 @@ from clipsearch.encoder.layout import OPEN_CLIP_CONFIG
 from clipsearch.encoder.names import RUN_MODEL, RUN_SETTINGS
 from clipsearch.errors import ClipsearchError, StorageError
 from clipsearch.evaluation.plots import check_plots
-from clipsearch.removing import remove_made, remove_own
+from clipsearch.removing import free_name, remove_made, remove_own
 from clipsearch.training.checkpoints import FOLDER as CHECKPOINTS
 from clipsearch.training.checkpoints import STATE, is_checkpoint_name, write_atomically
 from clipsearch.training.settings import TrainingStopped
@@ -45,9 +47,9 @@ CARD = "MODEL_CARD.md"
 FOLDS = "folds"
 WEIGHTS = "weights.safetensors"
 _FILES = frozenset({SETTINGS, REPORT, METRICS, TABLE, CURVES, STOPPED, CARD, WEIGHTS, OPEN_CLIP_CONFIG})
-WRITING = ".model-"  # what the folder begins with in which the model is made
-_HALF_WRITTEN = re.compile(r"\.(.+)\.\d+\.\d+")  # as `replacing` names it
-_HALF_MADE = re.compile(rf"({re.escape(WRITING)}|\.base\.)[a-z0-9_]{{8}}")
+UNFINISHED = "unfinished.json"
+_HALF_WRITTEN = re.compile(r"\.(.+)\.\d+\.\d{9,}")  # as `replacing` names it, with nanoseconds
+_HALF_MADE = re.compile(r"\.model-[0-9a-f]{16}")
 
 Row = dict[str, float | int | None]
 
@@ -107,9 +109,40 @@ class RunFolder:
                 found = _HALF_WRITTEN.fullmatch(path.name)
                 if found and (found[1] in _FILES or is_checkpoint_name(found[1])):
                     remove_own(path)
-        for path in self.path.iterdir():
-            if _HALF_MADE.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+        for name in self._unfinished():
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
                 remove_made(path)
+        (self.path / UNFINISHED).unlink(missing_ok=True)
+
+    def _unfinished(self) -> list[str]:
+        """The names that `making` has noted: what else looks like one is somebody's own."""
+        names = (self.read_json(UNFINISHED) or {}).get("folders", [])
+        return [name for name in names if isinstance(name, str) and _HALF_MADE.fullmatch(name)]
+
+    @contextmanager
+    def making(self) -> Iterator[Path]:
+        """A new folder for what is to be whole before it gets its place. It is deleted at the end, or by the next
+        process that holds the run. Raises: StorageError, OutOfSpace, OSError."""
+        name = f".model-{secrets.token_hex(8)}"
+        self.write_json(UNFINISHED, {"folders": [*self._unfinished(), name]})
+        work = self.path / name
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            remove_made(work)
+            left = [other for other in self._unfinished() if other != name]
+            if left:
+                self.write_json(UNFINISHED, {"folders": left})
+            else:
+                (self.path / UNFINISHED).unlink(missing_ok=True)
+
+    def put_aside(self, name: str) -> None:
+        """Give a file that somebody wrote under a name of ours another one. Raises: OSError."""
+        path = self.path / name
+        if os.path.lexists(path):
+            path.rename(free_name(path))
 
     def create(self, settings: dict[str, Any]) -> None:
         """Begin a new run. Raises: RunExists, StorageError, OutOfSpace."""

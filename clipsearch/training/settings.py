@@ -18,6 +18,7 @@ LORA_TARGETS: tuple[LoraTarget, ...] = get_args(LoraTarget)
 
 
 SEE_WHY = "See why with: clipsearch train --check"
+LARGEST_SEED = 2**32 - 1
 
 
 class InvalidSettings(ClipsearchError):
@@ -132,3 +133,33 @@ class Settings:
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
         return cls(**{name: value for name, value in found.items() if name in known})
+
+
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.name != "method"}
+OPTIONS = {
+    "freeze": "--freeze",
+    "freeze_layers": "--freeze-layers",
+    "layer_decay": "--layer-decay",
+    "checkpoint_layers": "--checkpoint-layers",
+    "precision": "--precision",
+    "lora_rank": "--rank",
+    "lora_alpha": "--lora-alpha",
+    "lora_targets": "--lora-target",
+    "gate": "--no-gate",
+}
+"""Of settings that not every method heeds, the options."""
+_OF_TOWERS = ("freeze", "freeze_layers", "layer_decay", "checkpoint_layers", "precision")
+_OF_LORA = ("lora_rank", "lora_alpha", "lora_targets")
+_OF_FEATURES = ("gate", "drop_features", "drop_hidden", "keep_texts", "keep_general")
+
+
+def unheeded_settings(method: Method, on_features: bool) -> list[str]:
+    """Names of the settings that have an option which changes nothing. `on_features`: towers stay as they are."""
+    names = [*(_OF_TOWERS if on_features else _OF_FEATURES), *(() if method == "lora" else _OF_LORA)]
+    return [name for name in names if name in OPTIONS]
+
+
+def heeded(settings: dict[str, Any], method: Method, on_features: bool) -> dict[str, Any]:
+    """Of settings by name, those that a method heeds."""
+    left_out = {*((*_OF_TOWERS, "compile") if on_features else _OF_FEATURES), *(() if method == "lora" else _OF_LORA)}
+    return {name: value for name, value in settings.items() if name not in left_out}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,10 @@ _OUT_OF_MEMORY = (
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
     "failed to allocate memory", "unable to allocate", "can't start new thread", "failed to map segment",
 )  # fmt: skip
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_PRIMITIVE = re.compile(r"could not create a primitive(?! descriptor)")
+"""What oneDNN says where it finds no memory; a descriptor is what it lacks for arithmetic that it does not know."""
+_DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: `ulimit -f`
 
 
 class OutOfMemory(ClipsearchError):
@@ -43,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
             return True
         if isinstance(seen, RuntimeError | ImportError | OSError) or type(seen).__module__.startswith("onnxruntime"):
             text = str(seen).lower()
-            if any(words in text for words in _OUT_OF_MEMORY):
+            if any(words in text for words in _OUT_OF_MEMORY) or _NO_PRIMITIVE.search(text):
                 return True
         seen = seen.__cause__ or seen.__context__
     return False
@@ -56,7 +60,7 @@ def is_out_of_space(error: BaseException) -> bool:
         if isinstance(seen, OutOfSpace) or (isinstance(seen, OSError) and seen.errno in _DISK_FULL):
             return True
         said = isinstance(seen, shutil.Error) or type(seen).__name__ == "SafetensorError"
-        if said and any(words in str(seen) for words in ("No space left on device", "Disk quota exceeded")):
+        if said and any(words in str(seen) for words in _DISK_FULL_WORDS):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
@@ -73,11 +77,13 @@ def shortages_named(run: Path, doing: Callable[[], str]) -> Iterator[None]:
         if is_out_of_space(error):
             began = (run / "run.json").is_file()
             command = f"continue with: clipsearch train --resume {run}" if began else "run the same command again"
+            space = "Allow larger files (ulimit -f)" if "File too large" in str(error) else "Free some space"
             states = ("checkpoints/state.json", "folds/*/checkpoints/state.json")
             kept = "The last checkpoint is kept. " if any(any(run.glob(state)) for state in states) else ""
-            raise RunOutOfSpace(run, f"{kept}Free some space, then {command}") from error
+            raise RunOutOfSpace(run, f"{kept}{space}, then {command}") from error
         if is_out_of_memory(error):
-            advice = "Close other programs or allow it more memory, then continue or start again"
+            again = f"continue with: clipsearch train --resume {run}" if (run / "run.json").is_file() else "start again"
+            advice = f"Close other programs or allow it more memory, then {again}"
             raise OutOfMemory(doing(), "the system gives this process no more", advice) from error
         raise
 

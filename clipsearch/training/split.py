@@ -24,9 +24,15 @@ FEWEST_TO_SPLIT = 2 * LEAST_HELD_OUT  # of fewer, thirty held out would leave le
 FOLDS = 5
 
 
-def takes_turns(pairs: PairSet) -> bool:
+def takes_turns(pairs: int) -> bool:
     """Whether so few pairs are held out in turns."""
-    return FEWEST_PAIRS <= len(pairs) < FEWEST_TO_SPLIT
+    return FEWEST_PAIRS <= pairs < FEWEST_TO_SPLIT
+
+
+def counted(readable: npt.NDArray[np.bool_]) -> str:
+    """How many pairs there are, and of how many of them the picture can be read. Shape: (N,)."""
+    pairs = f"{len(readable):,} pair{'' if len(readable) == 1 else 's'}"
+    return pairs if readable.all() else f"{pairs} ({int(readable.sum()):,} with a picture that can be read)"
 
 
 def fold_numbers(pairs: PairSet) -> IntArray:
@@ -49,19 +55,30 @@ def held_out_count(pairs: int) -> int:
     return min(max(round(HELD_OUT_SHARE * pairs), LEAST_HELD_OUT), MOST_HELD_OUT, pairs // 2)
 
 
-def split(pairs: PairSet) -> tuple[PairSet, PairSet]:
+def split(pairs: PairSet, readable: npt.NDArray[np.bool_] | None = None) -> tuple[PairSet, PairSet]:
     """Split off the pairs whose contents have the smallest hashes. Raises: InvalidSettings if there are too few.
 
     Pictures with the same content go to the same side, so a few more may be held out than `held_out_count` says.
+    `readable`: for each pair whether its picture can be read, without which it is not held out; shape: (N,).
     """
-    if len(pairs) < FEWEST_PAIRS:
+    can = np.ones(len(pairs), dtype=bool) if readable is None else readable
+    if can.sum() < FEWEST_PAIRS:
+        captions = sum(len(pair.captions) for pair in pairs)
+        said = f"{counted(can)} {'is' if len(pairs) == 1 else 'are'}"
+        if captions >= FEWEST_PAIRS:  # rows of one picture are one pair
+            of = f"{len(pairs)} pictures" if len(pairs) > 1 else "one picture"
+            said = f"the {captions:,} captions are of {of}: {said}"
         raise InvalidSettings(
-            f"{len(pairs)} pairs are too few to split off a held-out set",
+            f"{said} too few to split off a held-out set",
             f"Give at least {FEWEST_PAIRS}, or held-out pairs with --dev PAIRS",
         )
-    places: list[tuple[int, int]] = [tuple(place) for place in _places(pairs)[0].tolist()]
-    bound = sorted(places)[held_out_count(len(pairs)) - 1]
-    if bound == max(places):  # nearly all are one picture, which goes to the training side
+    last = (2**64, 2**64)  # beyond all places of pictures that can be read
+    found = zip(_places(pairs)[0].tolist(), can.tolist(), strict=True)
+    places: list[tuple[int, int]] = [tuple(place) if is_readable else last for place, is_readable in found]
+    bound = sorted(places)[held_out_count(int(can.sum())) - 1]
+    if bound == max(
+        place for place in places if place < last
+    ):  # nearly all are one picture, which goes to the training side
         bound = max((place for place in places if place < bound), default=(-1, -1))
     held = [number for number, place in enumerate(places) if place <= bound]
     if not held:

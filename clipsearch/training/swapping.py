@@ -8,7 +8,8 @@ that puts spaces between them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from itertools import takewhile
 
 import numpy as np
 import xxhash
@@ -51,6 +52,10 @@ _LITTLE = frozenset([
 ])  # fmt: skip
 _EVEN = frozenset(["a", "an", "the", "and", "or", "with", "next", "to", "near", "beside", "other", "each", "some"])
 """Between two words, these alone say the same of both: "a dog and a cat" is "a cat and a dog"."""
+_TOKEN = re.compile(r"\d+|[^\W\d_][\w'’-]*|[,;.&+]")
+_SIDE_BY_SIDE = frozenset(["and", "or", "near", "beside", "next", ",", ";", ".", "&", "+"])
+"""What stands on both sides of these may change sides."""
+_SAYING_NOTHING = frozenset(["a", "an", "the", "to", "other", "each", "some"])
 
 Swap = Callable[[str, np.random.Generator], str | None]
 
@@ -148,10 +153,32 @@ def _family(colour: str) -> str:
 
 
 def _tell_apart(caption: str, one: re.Match[str], other: re.Match[str]) -> bool:
-    """Whether something stands between two words that is said of one of them only."""
+    """Whether something is said of one of two words only, so that they cannot change places.
+
+    "two dogs and two cats" is "two cats and two dogs", and so it is with "a man in red next to a man in blue".
+    """
     first, second = sorted((one, other), key=lambda word: word.start())
-    between = _WORD.findall(caption[first.end() : second.start()])
-    return any(word.lower() not in _EVEN for word in between)
+    between = _tokens(caption[first.end() : second.start()])
+    if not any(word[0].isalpha() and word not in _EVEN for word in between):
+        return False
+    parting = _SIDE_BY_SIDE if any(word in _SIDE_BY_SIDE for word in between) else frozenset(["with"])
+    if not any(word in parting for word in between):
+        return True
+    before = _up_to(parting, reversed(_tokens(caption[: first.start()])))
+    before_second = _up_to(parting, reversed(between))
+    after = _up_to(parting, between)
+    after_second = _up_to(parting, _tokens(caption[second.end() :]))
+    # What comes before both, or after both, may be said of them together.
+    return before_second != before[: len(before_second)] or after != after_second[: len(after)]
+
+
+def _tokens(text: str) -> list[str]:
+    return [token.lower() for token in _TOKEN.findall(text)]
+
+
+def _up_to(ends: Container[str], tokens: Iterable[str]) -> list[str]:
+    """The tokens before the first one that is an end, without those that say nothing."""
+    return [token for token in takewhile(lambda one: one not in ends, tokens) if token not in _SAYING_NOTHING]
 
 
 def _replaced(caption: str, place: re.Match[str], word: str) -> str:

@@ -72,8 +72,8 @@ class TowersTrainee:
         self._world = world or World()
         self.device = torch.device(encoder.device)
         self.micro_batch: int | None = MICRO_BATCHES.get(self.device.type, 32)
-        asked = settings.learning_rate
-        self.learning_rate = LEARNING_RATES[settings.method] if asked is None else asked
+        self.usual_rate = LEARNING_RATES[settings.method]
+        self.learning_rate = self.usual_rate if settings.learning_rate is None else settings.learning_rate
         self.lora: LoraReport | None = None
         self._compiled: Towers | None = None
         if before is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from clipsearch.pairs.reading import open_pairs  # noqa: E402
 from clipsearch.training.distributed import average_gradients  # noqa: E402
 from clipsearch.training.freezing import frozen_by  # noqa: E402
 from clipsearch.training.loop import Loop  # noqa: E402
+from clipsearch.training.methods import check_method, check_trainable  # noqa: E402
 from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice, tells_a_side  # noqa: E402
 from clipsearch.training.rates import STEPS, RateSweep, Sweeping, rate_at  # noqa: E402
+from clipsearch.training.run import Request, training_device  # noqa: E402
 from clipsearch.training.run_folder import RunFolder  # noqa: E402
-from clipsearch.training.settings import InvalidSettings, Settings, TrainingStopped  # noqa: E402
+from clipsearch.training.settings import InvalidSettings, Settings, TrainingStopped, heeded  # noqa: E402
 from clipsearch.training.shortages import (  # noqa: E402
     OutOfMemory,
     RunOutOfSpace,
@@ -33,6 +36,7 @@ from clipsearch.training.shortages import (  # noqa: E402
 from clipsearch.training.tensorboard import tensorboard_writer  # noqa: E402
 from clipsearch.training.towers import TowersTrainee  # noqa: E402
 from clipsearch.training.views import Augmentation, view_of  # noqa: E402
+from clipsearch.training.world import World  # noqa: E402
 from tests.support.open_clip_models import SMALL_RESNET, SMALL_VIT, small_encoder, small_model  # noqa: E402
 from tests.support.training_pairs import write_pairs  # noqa: E402
 
@@ -72,6 +76,67 @@ def test_frozen_parameters_are_those_that_were_named(config: dict[str, Any]) -> 
     assert not any(map(frozen_by(names, [], 0), names))
     with pytest.raises(InvalidSettings, match="--freeze nothing fits no parameter"):
         frozen_by(names, ["nothing"], 0)
+    with pytest.raises(InvalidSettings, match=r"--freeze-layers 99 is more than the \d layers"):
+        frozen_by(names, [], 99)
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "said"),
+    [
+        (Settings("heads", freeze=("image",), precision="bf16"), {}, "--freeze and --precision would change nothing"),
+        (Settings("heads", lora_rank=4, lora_alpha=1.0), {}, "--rank and --lora-alpha would change nothing"),
+        (Settings("locked-image", lora_targets=("mlp",)), {}, "--lora-target would change nothing: --method locked"),
+        (Settings("heads", layer_decay=0.5, checkpoint_layers=True, freeze_layers=1), {}, "--freeze-layers, --layer-d"),
+        (Settings("full", lora_rank=4), {"model": "open_clip:tiny"}, "--rank would change nothing: --method full"),
+        (Settings("lora", gate=False), {"model": "open_clip:tiny"}, "--no-gate would change nothing: --method lora"),
+        (Settings("lora", lora_alpha=0.0), {"model": "open_clip:tiny"}, "--lora-alpha 0 multiplies"),
+        (Settings("heads"), {"checkpoint": "/a.safetensors"}, "--checkpoint gives an open_clip: model its weights"),
+        (Settings("heads", seed=10**20), {}, "--seed 100000000000000000000 is not a number from 0 to"),
+    ],
+)
+def test_options_that_change_nothing_are_refused(settings: Settings, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidSettings, match=said):
+        check_method(Request(**{"sources": [], "model": "builtin", "settings": settings, **more}), None, World())
+
+
+def test_defaults_and_what_is_heeded_are_not_refused() -> None:
+    for settings in (Settings("heads", gate=False, ema=0.9), Settings("locked-image"), Settings("heads", views=1)):
+        check_method(Request([], "builtin", settings), None, World())
+    for settings in (Settings("lora", lora_rank=4, precision="bf16", freeze=("text",)), Settings("full")):
+        check_method(Request([], "open_clip:tiny", settings, checkpoint="/a.safetensors"), None, World())
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(InvalidSettings, match="--device xyz is no device that PyTorch knows"):
+        training_device("xyz", World())
+    if not torch.cuda.is_available():
+        with pytest.raises(InvalidSettings, match="--device cuda: PyTorch finds no such device here"):
+            training_device("cuda", World())
+    assert training_device("cpu", World()).type == "cpu"
+
+
+def test_lora_targets_that_the_model_lacks_are_named() -> None:
+    base = small_encoder(SMALL_VIT)
+    for settings, said in (
+        (
+            Settings("lora", lora_targets=("convolution",)),
+            "--lora-target convolution fits no weight of the model. It h",
+        ),
+        (Settings("lora", freeze=("image", "text")), "all weights that LoRA would change are frozen"),
+        (Settings("full", freeze_layers=99), "--freeze-layers 99 is more than the"),
+    ):
+        with pytest.raises(InvalidSettings, match=said):
+            check_trainable(Request([], "open_clip:tiny", settings), base)
+    check_trainable(Request([], "open_clip:tiny", Settings("lora")), base)
+
+
+def test_the_card_lists_what_the_method_heeds() -> None:
+    of_heads = heeded(Settings("heads").as_json(), "heads", True)
+    assert "gate" in of_heads
+    assert not {"lora_rank", "lora_targets", "freeze", "precision", "compile"} & set(of_heads)
+    of_lora = heeded(Settings("lora").as_json(), "lora", False)
+    assert {"lora_rank", "precision", "freeze"} <= set(of_lora)
+    assert not {"gate", "keep_general"} & set(of_lora)
 
 
 def test_only_what_is_not_frozen_is_trained(tmp_path: Path) -> None:
@@ -240,17 +305,26 @@ def test_shortages_have_their_own_words(tmp_path: Path) -> None:
     for raised in (OutOfSpace(tmp_path), OSError(errno.ENOSPC, "No space left on device")):
         with pytest.raises(RunOutOfSpace, match=f"--resume {tmp_path}"), shortages_named(tmp_path, lambda: "x"):
             raise raised
-    with pytest.raises(OutOfMemory, match="while encoding pictures"):  # noqa: SIM117
+    limited = shutil.Error([("a", "b", "[Errno 27] File too large: 'b'")])
+    with (
+        pytest.raises(RunOutOfSpace, match=r"Allow larger files \(ulimit -f\), then continue with"),
+        shortages_named(tmp_path, lambda: "x"),
+    ):
+        raise limited
+    said = f"while encoding pictures: .* continue with: clipsearch train --resume {tmp_path}$"
+    with pytest.raises(OutOfMemory, match=said):  # noqa: SIM117
         with shortages_named(tmp_path, lambda: "encoding pictures"):
             raise MemoryError
     with pytest.raises(RuntimeError, match="another"), shortages_named(tmp_path, lambda: "x"):
         raise RuntimeError("another thing")
     assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate"))
     assert not is_out_of_memory(ValueError("out of memory"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a matmul primitive"))
 
     def attempt(size: int) -> None:
         if size > 5:
-            raise MemoryError
+            raise RuntimeError("could not create a primitive") if size > 20 else MemoryError
 
     assert fitting_size(64, attempt) == 4
     assert fitting_size(1, attempt) is None

@@ -5,19 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipsearch.evaluation.recall import Metrics, evaluate
-from clipsearch.pairs.reading import open_pairs
+from clipsearch.evaluation.recall import RECALL_AT, Metrics, Retrieval, evaluate
+from clipsearch.pairs.reading import Pair, PairSet, open_pairs
 from clipsearch.training.order import Order
 from clipsearch.training.plan import FEWEST_STEPS, plan
+from clipsearch.training.readable import readable_pairs
+from clipsearch.training.residual import Residual
+from clipsearch.training.run import Request, _Pairs
+from clipsearch.training.run import train as train_run
 from clipsearch.training.sameness import check_variety, numbered, same_pictures
-from clipsearch.training.settings import InvalidSettings, Settings
+from clipsearch.training.settings import InvalidSettings, NothingToLearn, Settings
 from clipsearch.training.split import common_pictures, fold_numbers, held_out_count, split
-from clipsearch.training.verdict import judge
+from clipsearch.training.verdict import Choice, judge
 from tests.support.breadth import tries
 from tests.support.training_pairs import write_pairs
 
@@ -70,6 +76,53 @@ def test_every_epoch_shows_every_picture(count: int, batch: int, processes: int,
         assert max(sizes) <= max(batch, processes) + processes - 1
 
 
+def test_pictures_that_cannot_be_read_are_not_held_out_nor_counted(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 75)
+    for number in range(0, 75, 5):
+        (folder / f"p{number:05d}.png").write_bytes(b"\x89PNG, torn off")
+    pairs = open_pairs([folder])
+    readable = readable_pairs(pairs)
+    assert np.flatnonzero(~readable).tolist() == list(range(0, 75, 5))
+    train, dev = split(pairs, readable)
+    assert (len(train), len(dev)) == (45, 30)
+    assert not {pair.key for pair in dev} & {pairs[number].key for number in range(0, 75, 5)}
+    with pytest.raises(InvalidSettings, match=r"10 pairs \(8 with a picture that can be read\) are too few"):
+        split(pairs.subset(range(10)), readable[:10])
+    request = Request([str(folder)], "builtin", Settings("heads"))
+    said: list[str] = []
+    found = _Pairs.open(request, said.append)
+    assert (len(found.dev), found.folds) == (30, None)
+    for number in range(1, 75, 5):
+        (folder / f"p{number:05d}.png").write_bytes(b"\x89PNG, torn off")
+    found = _Pairs.open(request, said.append)
+    assert found.folds is not None
+    assert said[-1].startswith("75 pairs (45 with a picture that can be read) are too few to set 30 aside")
+
+
+def test_a_picture_under_several_names_is_said_to_bound_recall(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 12)
+    for number in range(3):
+        (folder / f"q{number}.png").write_bytes((folder / f"p{number:05d}.png").read_bytes())
+        (folder / f"q{number}.txt").write_text(f"another caption {number}")
+    said: list[str] = []
+    _Pairs.open(Request([str(folder)], "builtin", Settings("heads")), said.append)
+    assert any(line.startswith("3 of 15 held-out pictures are the same as another") for line in said)
+
+
+@pytest.mark.parametrize(("option", "name"), [("dev", "held-out"), ("anchor", "anchor"), ("sources", "training")])
+def test_a_set_without_readable_pictures_is_refused_before_anything_is_written(
+    option: str, name: str, tmp_path: Path
+) -> None:
+    good, bad = write_pairs(tmp_path / "pairs", 12), write_pairs(tmp_path / "bad", 12)
+    for picture in bad.glob("*.png"):
+        picture.write_bytes(b"\x89PNG, torn off")
+    sets = {"sources": [str(good)], "dev": [str(good)], option: [str(bad)]}
+    request = Request(**{"model": "builtin", "settings": Settings("heads"), **sets})  # type: ignore[arg-type]
+    with pytest.raises(NothingToLearn, match=f"none of the 12 {name} pictures can be read"):
+        train_run(request, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("pairs", "held"), [(60, 30), (80, 30), (299, 30), (1000, 100), (90_000, 2000)])
 def test_at_least_thirty_pairs_are_held_out(pairs: int, held: int) -> None:
     assert held_out_count(pairs) == held
@@ -89,6 +142,9 @@ def test_the_split_depends_on_content_only(tmp_path: Path) -> None:
     assert {pair.key for pair in again} == sides[1]
     with pytest.raises(InvalidSettings, match="--dev PAIRS"):
         split(pairs.subset(range(9)))
+    one = PairSet([Pair("a", tuple(f"caption {n}" for n in range(60)), pairs[0].source)])
+    with pytest.raises(InvalidSettings, match=r"^the 60 captions are of one picture: 1 pair is too few to split off"):
+        split(one)
 
 
 def test_pairs_that_teach_nothing_are_named_before_training(tmp_path: Path) -> None:
@@ -138,6 +194,55 @@ def test_the_verdict_follows_the_intervals() -> None:
     few = judge(metrics(3.0, 2, 10), metrics(0.5, 2, 10))
     assert few.changes["recall@10"] == (0.0, 0.0, 0.0)
     assert few.outcome == "better"
+
+
+def test_what_was_chosen_by_chance_is_no_gain() -> None:
+    """Of 60 epochs that all find by chance, the best one seems to find more than chance does: one in six."""
+    rng = np.random.default_rng(0)
+    seems, honest = [], []
+    for _ in range(60):
+        ranks = rng.integers(1, 31, (60, 30))
+        choice = Choice(ranks, np.arange(30), lambda scores: int(np.argmax(scores)))
+        best = ranks[np.argmax(np.mean([(ranks <= k).mean(axis=1) for k in RECALL_AT], axis=0))]
+        seems.append((best <= 5).mean() - 5 / 30)
+        honest.append(seems[-1] - choice.flattery()[1])
+    assert np.mean(seems) > 0.1
+    assert abs(np.mean(honest)) < 0.03
+    told = judge(found_at(ranks[0]), found_at(best), [choice]).changes["recall@5"]
+    plain = judge(found_at(ranks[0]), found_at(best)).changes["recall@5"]
+    less = 100 * choice.flattery()[1]
+    assert told == pytest.approx([bound - less for bound in plain], abs=0.01) and less > 0
+
+
+def test_what_all_epochs_find_is_no_chance() -> None:
+    pictures = np.arange(60)
+    ranks = np.tile(np.r_[np.ones(50, int), np.full(10, 40)], (20, 1))
+    choice = Choice(ranks, pictures, lambda scores: int(np.argmax(scores)))
+    assert choice.flattery() == pytest.approx([0, 0, 0, 0])
+    found = judge(found_at(np.full(60, 30)), found_at(ranks[0]), [choice])
+    assert found.outcome == "better"
+    assert found.changes["recall@1"][0] == pytest.approx(100 * 50 / 60, abs=0.01)
+    assert judge(found_at(ranks[0]), found_at(np.full(60, 30)), [choice]).outcome == "worse"
+
+
+def found_at(ranks: npt.NDArray[np.int64]) -> Metrics:
+    """As if each of so many captions had found its picture at that rank."""
+    both = Retrieval(ranks, 1 / ranks, np.arange(len(ranks)))
+    return Metrics(both, both, len(ranks), len(ranks))
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 3])
+def test_a_gate_of_few_captions_can_be_computed(kinds: int) -> None:
+    """Their features vary in one direction or none, where differences of large numbers once made it open or shut."""
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(kinds, 96, generator=rng)[torch.arange(60) % kinds]
+    residual = Residual(features, 8)
+    x = (features - residual.mean) / residual.scale
+    rounded = residual.gate(x + 1e-3 * torch.randn(x.shape, generator=rng))
+    assert bool((residual.gate(x) > 0.49).all()), "the farthest of the pairs stands at the threshold"
+    assert bool((rounded - residual.gate(x)).abs().max() < 0.05)
+    other = (3 * torch.randn(20, 96, generator=rng) - residual.mean) / residual.scale
+    assert bool((residual.gate(other) < 0.01).all())
 
 
 def white_in_the_middle(folder: Path, many: int) -> Path:

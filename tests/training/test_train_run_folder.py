@@ -36,11 +36,16 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_half_written_goes_and_all_else_stays(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_json("run.json", {})
-    gone = [".metrics.csv.12.345", ".weights.safetensors.1.2", "checkpoints/.000012.safetensors.77.8"]
-    gone += [".model-abcd_123/model/visual.onnx", ".base.abcdefgh/config.json", "checkpoints/.state.json.7.8"]
+    folder.write_json("unfinished.json", {"folders": [".model-0123456789abcdef", "../x", 3, "metrics.csv"]})
+    now = 10**12
+    gone = [f".metrics.csv.12.{now}", f".weights.safetensors.1.{now}", f"checkpoints/.000012.safetensors.77.{now}"]
+    gone += [".model-0123456789abcdef/model/visual.onnx", f"checkpoints/.state.json.7.{now}"]
     kept = [
-        ".notes.1.2",
-        ".model-abcd_123.bak/a",
+        f".notes.1.{now}",
+        ".run.json.1.2",  # as nobody but a person would name it
+        ".model-abcd_123/mine.jpg",
+        ".model-fedcba9876543210/mine.jpg",  # like one of ours, but none was noted
+        ".base.abcdefgh/mine.jpg",
         "checkpoints/000012.safetensors",
         "metrics.csv",
         "checkpoints/.a.1.2",
@@ -52,7 +57,37 @@ def test_what_a_killed_run_left_half_written_goes_and_all_else_stays(tmp_path: P
         pass
     assert not any((tmp_path / name).exists() for name in gone)
     assert all((tmp_path / name).is_file() for name in kept)
-    assert not (tmp_path / ".model-abcd_123").exists()
+    assert not (tmp_path / ".model-0123456789abcdef").exists()
+    assert not (tmp_path / "unfinished.json").exists()
+
+
+def test_what_is_being_made_is_noted_first_and_gone_at_the_end(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.making() as work, folder.making() as other:
+        assert work.is_dir() and other.is_dir()
+        assert folder.read_json("unfinished.json") == {"folders": [work.name, other.name]}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_that_somebody_wrote_stays(tmp_path: Path) -> None:
+    (tmp_path / "MODEL_CARD.md").write_text("mine")
+    RunFolder(tmp_path).put_aside("MODEL_CARD.md")
+    assert (tmp_path / "MODEL_CARD.md.before").read_text() == "mine"
+
+
+def test_files_of_a_run_that_another_version_wrote_are_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for text in ({}, {"request": {"sources": [], "new": 1}}, {"request": None}):
+        folder.write_json("run.json", text)
+        with pytest.raises(InvalidSettings, match=r"run\.json is not what this version of clipsearch writes"):
+            resume(tmp_path)
+    folder.write_json("report.json", {"run": "x"})
+    with pytest.raises(RunExists, match="is a finished run without its model folder"):
+        resume(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(InvalidSettings, match=r"report\.json is not what this version of clipsearch writes"):
+        resume(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -50,9 +50,10 @@ def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_every_method_overfits_32_pairs(kind: str, method: Any, tmp_path: Path) -> None:
     folder = write_pairs(tmp_path / "pairs", PAIRS)
+    own: dict[str, Any] = {"lora": {"lora_rank": 16}, "heads": {"gate": False}}.get(method, {})
     settings = Settings(
         method, epochs=160, batch=PAIRS, micro_batch=PAIRS, learning_rate=RATES[method], weight_decay=0.0, views=1,
-        patience=20, lora_rank=16, gate=False, keep_texts=0.0, keep_general=0.0, drop_features=0.0, drop_hidden=0.0,
+        patience=20, keep_texts=0.0, keep_general=0.0, drop_features=0.0, drop_hidden=0.0, **own,
     )  # fmt: skip
     config = {**CONFIGS[kind], "text_cfg": SHORT_TEXTS}
     if method != "lora":  # which adds to each layer; one is enough for 32 pairs, and half the work of an export
@@ -131,8 +132,8 @@ def test_numbers_that_are_none_stop_a_run(tmp_path: Path) -> None:
     base = small_encoder(SMALL_VIT)
     with torch.no_grad():
         base.model.text_projection[0, 0] = float("nan")
-    loop = tiny_loop(folder, tmp_path / "run", Settings("full", epochs=1, batch=8), base)
-    with pytest.raises(TrainingStopped, match="learning-rate"):
+    loop = tiny_loop(folder, tmp_path / "run", Settings("full", epochs=1, batch=8, learning_rate=1e9), base)
+    with pytest.raises(TrainingStopped, match=r"lower learning rate \(--learning-rate 1e-05\) or a longer warm-up$"):
         loop._step(0)
 
 

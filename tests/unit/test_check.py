@@ -79,6 +79,7 @@ def test_it_prints_what_to_mend(report: CheckReport, capsys: pytest.CaptureFixtu
         "! 1 dev picture also in the training pairs (2 = leak)",
         "! 1 dev caption also in the training pairs (a CHAIR)",
         "! 2 training entries will be skipped",
+        "! 1 training picture is identical to another",
         "! 14 % of the training captions are longer than the",
     ):
         assert part in out, out

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsearch.errors import InvalidPairs, UnreadablePicture
+from clipsearch.folding import is_blank
 from clipsearch.pairs.reading import PairSet, expand_braces, open_pairs
 from tests.support.pictures import picture
 
@@ -163,6 +164,18 @@ def test_everything_that_is_wrong_is_counted_and_nothing_else_is_lost(folder: Pa
     }
 
 
+def test_captions_of_marks_that_show_nothing_are_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    seen = "\u200bm\u00fcde Katze \ufeff"
+    captions = ["\ufeff", "\u200b \u2060\n", "\u00a0", seen]
+    (tmp_path / "p.jsonl").write_text(
+        "".join(json.dumps({"image": "a.jpg", "caption": one}) + "\n" for one in captions)
+    )
+    pairs = open_pairs(tmp_path / "p.jsonl")
+    assert contents(pairs) == [("a.jpg", (seen.strip(),), jpeg(0))]
+    assert pairs.bad_by_reason == {"empty_caption": 3}
+
+
 def test_tars_and_folders_count_what_is_wrong_too(tmp_path: Path) -> None:
     members = {
         "good.jpg": jpeg(0),
@@ -305,7 +318,7 @@ def test_every_form_gives_the_same_pairs(tmp_path_factory: pytest.TempPathFactor
     expected = [
         (f"{number}.jpg", kept, bytes([number]))
         for number, all_said in enumerate(captions)
-        if (kept := tuple(said.strip() for said in all_said if said.strip()))
+        if (kept := tuple(said.strip() for said in all_said if not is_blank(said)))
     ]
     for name in ("p.csv", "p.jsonl", "p.parquet", "p.tar"):
         if not expected:
@@ -315,7 +328,7 @@ def test_every_form_gives_the_same_pairs(tmp_path_factory: pytest.TempPathFactor
         pairs = open_pairs(root / name)
         found = [(key.removesuffix(".jpg") + ".jpg", said, data) for key, said, data in contents(pairs)]
         assert found == expected, name
-        blank = sum(not said.strip() for all_said in captions for said in all_said)
+        blank = sum(is_blank(said) for all_said in captions for said in all_said)
         assert pairs.bad_by_reason.get("empty_caption", 0) == blank
 
 
