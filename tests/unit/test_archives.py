@@ -250,6 +250,43 @@ def test_an_archive_that_is_gone_is_missing_and_one_that_is_back_is_not_read(
     assert (report.forgotten, report.missing, report.pictures) == (2, 0, 30)
 
 
+@pytest.mark.parametrize("replaced", ["by nothing", "by others"])
+def test_what_vanishes_in_bulk_from_an_archive_is_missing(replaced: str, photos: Path, encoder: FakeEncoder) -> None:
+    members = {f"{n}.jpg": jpeg(n) for n in range(6)}
+    others = {"other.jpg": jpeg(50)} if replaced == "by others" else {}
+    write_tar(photos / "x.tar", members)
+    fill(photos, 20, first=100)
+    run(photos, encoder)
+    shutil.copy2(photos / "x.tar", photos.parent / "kept.tar")
+    write_tar(photos / "x.tar", others)
+    for encoded in (len(others), 0, 0):
+        report = run(photos, encoder)
+        assert (report.missing, report.removed, report.encoded) == (6, 0, encoded)
+        assert report.pictures == 20 + len(others)
+        assert not {f"x.tar/{name}" for name in members} & places(report.index, encoder)
+    write_tar(photos / "x.tar", dict(reversed(members.items())))  # which has another time
+    report = run(photos, encoder)
+    assert (report.missing, report.encoded, report.pictures) == (0, 0, 26)
+    write_tar(photos / "x.tar", others)
+    assert run(photos, encoder).missing == 6
+    shutil.copy2(photos.parent / "kept.tar", photos / "x.tar")
+    report = run(photos, encoder)
+    assert (report.missing, report.encoded, report.pictures) == (0, 0, 26)
+    write_tar(photos / "x.tar", others)
+    assert run(photos, encoder).missing == 6
+    assert run(photos, encoder, reindex=True).missing == 6
+    report = run(photos, encoder, prune=True)
+    assert (report.forgotten, report.missing, report.pictures) == (6, 0, 20 + len(others))
+
+
+def test_renaming_all_pictures_in_an_archive_leaves_none_missing(photos: Path, encoder: FakeEncoder) -> None:
+    write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(n) for n in range(6)})
+    run(photos, encoder)
+    write_tar(photos / "x.tar", {f"a/{n}.jpg": jpeg(n) for n in range(6)})
+    report = run(photos, encoder)
+    assert (report.missing, report.encoded, report.pictures) == (0, 0, 6)
+
+
 @pytest.mark.few(each="kind dies")
 @pytest.mark.slow
 @pytest.mark.many
