@@ -1,8 +1,8 @@
 """What became of pictures that are not seen any more.
 
 A file that is not seen is not thereby deleted: its drive may be away. Deleted is what vanished singly from folders that
-were looked at. What vanished in bulk, with its folder or drive, or where nobody could look, is missing: not shown, kept
-with its vector, and back without being read. `--prune` or 30 days forget it.
+were looked at. What vanished in bulk, with its folder or drive or from an archive, or where nobody could look, is
+missing: not shown, kept with its vector, and back without being read. `--prune` or 30 days forget it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,19 @@ def went_in_bulk(catalog: Catalog, unread: Iterable[str]) -> bool:
         return False
     known = Counter(catalog.record(row).place.rpartition("/")[0] for row in rows.tolist())
     return any(lost[folder] >= known[folder] for folder in may_be_whole)
+
+
+def archives_emptied(catalog: Catalog, lost: Mapping[str, list[int]]) -> set[str]:
+    """The archives that lack so many of their pictures at once that these are missing, not deleted; all of them, if
+    that is many for the whole collection.
+
+    `lost`: by archive, the rows of pictures that it has no more, and that were not missing before.
+    """
+    starts = {path: sum(bool(catalog.starts[row]) for row in rows) for path, rows in lost.items()}
+    answered = (catalog.vector_ids >= 0) & ~catalog.away & catalog.starts
+    if _is_bulk(sum(starts.values()), int(answered.sum())):
+        return set(lost)
+    return {path for path, number in starts.items() if _is_bulk(number, int(answered[catalog.rows_at(path)].sum()))}
 
 
 def _is_bulk(lost: int, pictures: int) -> bool:

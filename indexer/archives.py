@@ -60,12 +60,16 @@ def compare_archives(
         done = [row for row in rows[good].tolist() if row not in again]
         changes.returned += [row for row in done if catalog.away[row]]
         changes.unchanged += sum(int(catalog.statuses[row]) == 0 and bool(catalog.starts[row]) for row in done)
-        is_read = len(done) < len(rows) or not are_all(catalog, rows)
+        # Those of an earlier state, that are missing since, are none of this one.
+        own = same | ~catalog.away[rows]
+        is_read = len(done) < own.sum() or not are_all(catalog, rows[own])
         # What is wrong with an archive itself is found, and told, again where it is read.
         told = [record for row, record in skipped if row not in again and (record.member or not is_read)]
         changes.unchanged_skipped += told
         if is_read:
             changes.archives.append(ArchiveToRead(file, done))
+        else:
+            seen[rows] = own
 
 
 def are_all(catalog: Catalog, rows: IntArray) -> bool:

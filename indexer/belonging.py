@@ -11,7 +11,7 @@ import numpy as np
 
 from clipsearch.archives import ARCHIVE_ENDINGS, is_archive_name
 from clipsearch.archives.remote import Storage
-from clipsearch.config import INDEX_DIR_NAME, is_index
+from clipsearch.config import INDEX_DIR_NAME, index_dir_for, is_index
 from clipsearch.errors import CorruptIndex, IndexNotFound, NoPictures, NotAnIndex, OtherCollection, StorageError
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.ignore import Ignore
@@ -47,6 +47,18 @@ def check_folder(folder: Path) -> None:
         raise StorageError(
             folder, f"it cannot be read ({error.strerror})", "Check its permissions and that its drive is there."
         ) from error
+    is_archive = is_archive_name(folder.name)
+    index_dir = index_dir_for(folder)
+    if is_index(index_dir) and not folder.exists():
+        what = "archive" if is_archive else "source"
+        raise StorageError(
+            folder,
+            f"the {what} does not exist any more",
+            f"Nothing was changed: its index in {index_dir} stays. Bring it back and run the same command again, "
+            f"search what is known of it with --index {index_dir}, or delete {index_dir} to forget it.",
+        )
+    if is_archive and not folder.exists():
+        raise StorageError(folder, "the archive does not exist", "Check its name and that its drive is there.")
     raise StorageError(folder, problem, "Name the folder that holds the pictures.")
 
 

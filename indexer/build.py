@@ -41,7 +41,7 @@ from clipsearch.errors import (
     StorageError,
     ViewsMismatch,
 )
-from clipsearch.indexer.absence import Root, went_in_bulk
+from clipsearch.indexer.absence import Root, archives_emptied, went_in_bulk
 from clipsearch.indexer.belonging import (
     agreed_source,
     check_folder,
@@ -492,6 +492,7 @@ class _Run:
         self._deleted: list[int] = []
         self._missed: list[int] = []  # rows that nobody can see, as far as the run knows
         self._vanished: set[int] = set()
+        self._renamed_members: set[int] = set()  # rows whose pictures have other names in the same archives now
         self._stream: Stream | None = None  # of what is in object storage
         self._unlisted: StorageError | None = None  # why it could not be listed to its end
         self._copied = array("q")  # contents that files share with rows of which nobody knows yet whether they vanished
@@ -856,13 +857,28 @@ class _Run:
         self._is_root_gone |= self._failed >= MOST_FAILED
 
     def _finish_archives(self) -> None:
-        """Drop the rows of what archives do not have any more. Of one that is damaged they stay."""
+        """Drop the rows of what archives do not have any more, or let them be missing if that is much at once. Of one
+        that is damaged they stay."""
+        catalog = self.catalog
+        lost: dict[str, list[int]] = {}
         for row in self._unpacking.gone(self._gone):
             if isinstance(row, Unread):
                 self._skip_archive(row)
-            else:
+            elif catalog.statuses[row] or row in self._renamed_members:
                 self._drop(row)
-                self.report.removed += self.catalog.statuses[row] == 0 and bool(self.catalog.starts[row])
+                self.report.removed += catalog.statuses[row] == 0 and bool(catalog.starts[row])
+            elif catalog.away[row]:
+                self._missed.append(row)
+            else:
+                lost.setdefault(catalog.path(row), []).append(row)
+        emptied = archives_emptied(catalog, lost) if lost else set()
+        for path, rows in lost.items():
+            if path in emptied:
+                self._missed += rows
+                continue
+            for row in rows:
+                self._drop(row)
+                self.report.removed += bool(catalog.starts[row])
 
     def _skip_archive(self, archive: Unread) -> None:
         """Note that an archive, or a part of it, cannot be read. Unless it has no pictures, their rows stay."""
@@ -1204,6 +1220,8 @@ class _Run:
             self.report.renamed += 1
         else:
             self.report.copied += 1
+            if known.member and known.path == file.path:
+                self._renamed_members.update(rows)
             if self._stream is not None and self._stream.end is None and known.content_hash is not None:
                 self._copied.extend(_key(known.content_hash))
 

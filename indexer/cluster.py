@@ -258,7 +258,10 @@ class RayPool:
         elif self._refused and there <= set(self._refused):
             self._give_up()
         elif now - self._had_worker_at > _NO_WORKER_S:
-            raise ClusterError("the cluster has no machine with processors for a worker")
+            raise ClusterError(
+                "the cluster has no machine with processors for a worker. Finished work is kept: when it has one "
+                "again, the same command goes on"
+            )
 
     def _give_up(self) -> None:
         problems = "; ".join(f"{self._labels[node]}: {why}" for node, why in self._refused.items())

@@ -6,6 +6,7 @@ which is the root of the collection; a file elsewhere has its absolute path.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import stat
@@ -126,7 +127,7 @@ def _take_archive(path: str, info: os.stat_result, result: Scan) -> None:
 def _split(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """The paths in a list, which comes in blocks."""
     rest, ending = b"", b""
-    for block in blocks:
+    for block in _as_utf8(blocks):
         rest += block
         if not ending:
             rest = rest.removeprefix(b"\xef\xbb\xbf")
@@ -135,6 +136,17 @@ def _split(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield from (line for line in map(_stripped, lines) if line)
     if _stripped(rest):
         yield _stripped(rest)
+
+
+def _as_utf8(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same text, of a list that says it is UTF-16, as PowerShell's `>` writes it."""
+    decoder: codecs.IncrementalDecoder | None = None
+    is_first = True
+    for block in blocks:
+        if is_first and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        is_first = False
+        yield block if decoder is None else decoder.decode(block).encode()
 
 
 def _stripped(line: bytes) -> bytes:

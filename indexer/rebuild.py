@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsearch.indexer.absence import split_vanished
+from clipsearch.indexer.absence import archives_emptied, split_vanished
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.ignore import EXCLUDED
 from clipsearch.indexer.scan import Scan
@@ -41,12 +41,13 @@ def carried_over(
         places = {made.record(row).place for row in range(len(made)) if made.is_member(row) and made.statuses[row] == 0}
         members = (row for row in range(len(before)) if before.is_member(row))
         unread |= {row for row in members if (place := before.record(row).place) in not_read and place not in places}
+    emptied = [] if prune else _missing_from_archives(before, made, unread)
     if prune:
         deleted: list[int] = []
         missing = [row for row in absent.tolist() if scan.leaves_out(before.path(row)) == EXCLUDED]
     else:
         deleted, missing = split_vanished(before, scan, old.devices, absent)
-    rows = [row for row in (*missing, *sorted(unread)) if before.statuses[row] == 0]
+    rows = [row for row in (*missing, *emptied, *sorted(unread)) if before.statuses[row] == 0]
     if not rows:
         return new, int(before.starts[np.array(deleted, np.int64)].sum())
     since: dict[int, list[int]] = {}
@@ -85,6 +86,30 @@ def carried_over(
         next_vector_id=new.next_vector_id + len(vectors),
     )
     return manifest, int(before.starts[np.array(deleted, np.int64)].sum())
+
+
+def _missing_from_archives(before: Catalog, made: Catalog, unread: set[int]) -> list[int]:
+    """The rows of pictures that archives, read to their ends, have no more: those that were missing already, and what
+    vanished in bulk."""
+    if not before.has_members:
+        return []
+    members = [made.record(row) for row in range(len(made)) if made.is_member(row) and made.statuses[row] == 0]
+    places, contents = {record.place for record in members}, {(record.path, record.content_hash) for record in members}
+    there = made.match(before.paths_by_number()) >= 0
+    missing: list[int] = []
+    lost: dict[str, list[int]] = {}
+    for row in np.flatnonzero(there & (before.statuses == 0)).tolist():
+        if not before.is_member(row) or row in unread:
+            continue
+        record = before.record(row)
+        if record.place in places or (record.path, record.content_hash) in contents:
+            continue
+        if before.away[row]:
+            missing.append(row)
+        else:
+            lost.setdefault(record.path, []).append(row)
+    emptied = archives_emptied(before, lost)
+    return missing + [row for path in sorted(emptied) for row in lost[path]]
 
 
 class _Stored:

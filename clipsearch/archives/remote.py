@@ -313,7 +313,10 @@ class Storage:
         try:
             return _again(ask)
         except OSError as error:
-            raise self._unlisted(path, error.strerror or first_line(error)) from error
+            why = error.strerror or first_line(error)
+            if isinstance(error, FileNotFoundError) and why.rstrip("/") == self._full(path).rstrip("/"):
+                why = "there is nothing under that name"
+            raise self._unlisted(path, why) from error
 
     def _unlisted(self, path: str, why: str) -> StorageError:
         advice = "Nothing was changed. Check the address, the network and the permissions, then run it again."

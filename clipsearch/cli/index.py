@@ -318,6 +318,14 @@ def index_command(
             command += " --regions" if regions else " --no-regions"
         if reread_metadata:
             command += " --reread-metadata"
+        if archives is not None:
+            command += " --archives" if archives else " --no-archives"
+        if follow_links is not None:
+            command += " --follow-links" if follow_links else " --no-follow-links"
+        if executor == "ray":
+            command += " --executor ray"
+            for option, value in of_ray.items():
+                command += f" {option} {quoted(str(value))}" if value is not None else ""
         print(f"Stopped. Finished work is kept. Continue with: {command}", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
     if strict and any(skip.status != "not_a_picture" for skip in report.skipped):

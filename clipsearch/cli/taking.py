@@ -14,6 +14,7 @@ from clipsearch.checksums import file_checksum
 from clipsearch.cli.options import EXIT_ERROR, notice, quoted
 from clipsearch.cli.terminal import count
 from clipsearch.errors import StorageError, UnreadablePicture
+from clipsearch.filenames import to_bytes
 from clipsearch.pictures.notebook import is_as_indexed
 from clipsearch.places import is_address, is_file, leads_out
 from clipsearch.records import Hit
@@ -21,6 +22,8 @@ from clipsearch.replacing import creating
 
 GONE = "there is no such file any more"
 _BLOCK = 2**20
+MOST_NAME_BYTES = 255
+MOST_ENDING_BYTES = 16
 
 
 def copy_hits(hits: Iterable[Hit], folder: Path) -> None:
@@ -69,13 +72,23 @@ def _target(folder: Path, hit: Hit, source: Path) -> Path | None:
     if Path(name).suffix.lower() != source.suffix.lower():  # a copy out of an archive, named by what it is
         name += source.suffix
     stem, suffix = Path(name).stem, Path(name).suffix
-    for tried in (name, f"{stem}-{hit.record.row_id}{suffix}"):
+    if len(to_bytes(suffix)) > MOST_ENDING_BYTES:  # no ending, and none is lost: the one that it has was added
+        stem, suffix = name, ""
+    numbered = f"-{hit.record.row_id}{suffix}"
+    for tried in (_cut(stem, suffix), _cut(stem, numbered)):
         target = folder / tried
         if not target.exists() and not target.is_symlink():
             return target
         if target.is_file() and _is_copy(target, source, hit):
             return None
     raise StorageError(folder / name, "another file has this name", "Name an empty folder.")
+
+
+def _cut(stem: str, ending: str) -> str:
+    """A name that file systems take: members of archives may have longer ones."""
+    room = MOST_NAME_BYTES - len(to_bytes(ending))
+    raw = to_bytes(stem)
+    return (stem if len(raw) <= room else raw[:room].decode("utf-8", "ignore")) + ending
 
 
 def _is_copy(target: Path, source: Path, hit: Hit) -> bool:

@@ -80,6 +80,9 @@ class Engine(Protocol):
     def known(self) -> Iterator[tuple[Iterable[int], Iterable[int]]]:
         """Row ids and digests of the rows that exports wrote, some at a time."""
 
+    def foreign(self, row_ids: list[int]) -> list[int]:
+        """Which of these row ids are those of rows that no export wrote."""
+
     def write(self, rows: Rows, is_new: npt.NDArray[np.bool_]) -> None:
         """Write rows, over those with the same row ids. `is_new`: which of them `known` did not have."""
 

@@ -80,6 +80,11 @@ class Table:
         for batch in asked.to_batches(batch_size=KNOWN_AT_ONCE):
             yield batch.column("row_id").to_pylist(), batch.column("digest").to_pylist()
 
+    def foreign(self, row_ids: list[int]) -> list[int]:
+        asked = f"digest IS NULL AND row_id IN ({', '.join(map(str, row_ids))})"
+        found: list[int] = self._table.search().where(asked).select(["row_id"]).to_arrow().column("row_id").to_pylist()
+        return found
+
     def write(self, rows: Rows, is_new: npt.NDArray[Any]) -> None:
         columns = [
             pa.array([row[name] for row in rows.values], self._schema.field(name).type) for name in self._place.columns

@@ -101,6 +101,15 @@ class Table:
         finally:
             pages.close()
 
+    def foreign(self, row_ids: list[int]) -> list[int]:
+        found = self._client.query(
+            self._place.table,
+            filter=f"digest is null and row_id in {row_ids}",
+            output_fields=["row_id"],
+            consistency_level="Strong",
+        )
+        return [row["row_id"] for row in found]
+
     def write(self, rows: Rows, is_new: npt.NDArray[Any]) -> None:
         for part in rows.requests():
             told = [

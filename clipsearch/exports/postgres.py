@@ -107,6 +107,10 @@ class Table:
             while found := cursor.fetchmany(KNOWN_AT_ONCE):
                 yield [row[0] for row in found], [row[1] for row in found]
 
+    def foreign(self, row_ids: list[int]) -> list[int]:
+        asked = sql.SQL("SELECT row_id FROM {} WHERE digest IS NULL AND row_id = ANY(%s)").format(self._name)
+        return [row[0] for row in self._connection.execute(asked, (row_ids,)).fetchall()]
+
     def write(self, rows: Rows, is_new: npt.NDArray[Any]) -> None:
         run = self._connection.execute
         with self._connection.cursor() as cursor:

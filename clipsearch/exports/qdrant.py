@@ -76,6 +76,10 @@ class Table:
             if after is None:
                 return
 
+    def foreign(self, row_ids: list[int]) -> list[int]:
+        points = self._client.retrieve(self._place.table, row_ids, with_payload=["digest"], with_vectors=False)
+        return [int(point.id) for point in points if not isinstance((point.payload or {}).get("digest"), int)]
+
     def write(self, rows: Rows, is_new: npt.NDArray[np.bool_]) -> None:
         for part in rows.taken(is_new).requests():
             points = [

@@ -122,6 +122,7 @@ def _to_table(pictures: Pictures, target: Target, place: Place, mark: str, progr
             is_same[is_known] = known_digests[at[is_known]] == rows.digests[is_known]
             if not is_same.all():
                 with _said_by(target):
+                    _refuse_foreign(opened, target, place, rows.row_ids[~is_known].tolist())
                     opened.write(rows.taken(~is_same), ~is_known[~is_same])
             counts["added"] += int((~is_known).sum())
             counts["changed"] += int((is_known & ~is_same).sum())
@@ -167,6 +168,18 @@ def _take(engine: Engine, target: Target, place: Place, mark: str) -> None:
         engine.widen()
         return
     raise InvalidTarget(target.shown, f"{problem}. {elsewhere}")
+
+
+def _refuse_foreign(engine: Engine, target: Target, place: Place, new: list[int]) -> None:
+    """Raise InvalidTarget where somebody's own row has the row id of a new picture: writing would replace it."""
+    found = sorted(engine.foreign(new)) if new else []
+    if found:
+        listed = f"{', '.join(map(str, found[:3]))}{', ...' if len(found) > 3 else ''}"
+        raise InvalidTarget(
+            target.shown,
+            f"{place.table} has {len(found):,} of your own rows (row_id {listed}) where pictures belong now. Your rows "
+            "were not changed. Give them other ids, below 0 or, in Qdrant, UUIDs, then run the same command again",
+        )
 
 
 def _known(engine: Engine) -> tuple[IntArray, IntArray]:

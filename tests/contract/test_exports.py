@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -388,6 +389,19 @@ def test_missing_pictures_go_along_only_when_asked_for(base: Base, photos: Path)
     there = base.read()
     assert {row_id for row_id, row in there.items() if row["missing"]} == {0, 3}
     assert list(there[0]["tags"]) == ["seen"]
+
+
+@pytest.mark.many
+def test_a_row_of_somebody_else_is_never_replaced(base: Base, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark_gone(photos, "missing", [5])
+    export(photos, base.target)
+    monkeypatch.setattr(sys.modules[__name__], "OTHERS_ID", 5)
+    base.spoil()
+    with pytest.raises(InvalidTarget, match=r"1 of your own rows \(row_id 5\).*Give them other ids"):
+        export(photos, base.target, missing=True)
+    there = base.read()
+    assert there[5]["note"] == "theirs" and there[5].get("digest") is None
+    assert len(there) == 300
 
 
 @pytest.mark.many

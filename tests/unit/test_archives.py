@@ -250,6 +250,43 @@ def test_an_archive_that_is_gone_is_missing_and_one_that_is_back_is_not_read(
     assert (report.forgotten, report.missing, report.pictures) == (2, 0, 30)
 
 
+@pytest.mark.parametrize("replaced", ["by nothing", "by others"])
+def test_what_vanishes_in_bulk_from_an_archive_is_missing(replaced: str, photos: Path, encoder: FakeEncoder) -> None:
+    members = {f"{n}.jpg": jpeg(n) for n in range(6)}
+    others = {"other.jpg": jpeg(50)} if replaced == "by others" else {}
+    write_tar(photos / "x.tar", members)
+    fill(photos, 20, first=100)
+    run(photos, encoder)
+    shutil.copy2(photos / "x.tar", photos.parent / "kept.tar")
+    write_tar(photos / "x.tar", others)
+    for encoded in (len(others), 0, 0):
+        report = run(photos, encoder)
+        assert (report.missing, report.removed, report.encoded) == (6, 0, encoded)
+        assert report.pictures == 20 + len(others)
+        assert not {f"x.tar/{name}" for name in members} & places(report.index, encoder)
+    write_tar(photos / "x.tar", dict(reversed(members.items())))  # which has another time
+    report = run(photos, encoder)
+    assert (report.missing, report.encoded, report.pictures) == (0, 0, 26)
+    write_tar(photos / "x.tar", others)
+    assert run(photos, encoder).missing == 6
+    shutil.copy2(photos.parent / "kept.tar", photos / "x.tar")
+    report = run(photos, encoder)
+    assert (report.missing, report.encoded, report.pictures) == (0, 0, 26)
+    write_tar(photos / "x.tar", others)
+    assert run(photos, encoder).missing == 6
+    assert run(photos, encoder, reindex=True).missing == 6
+    report = run(photos, encoder, prune=True)
+    assert (report.forgotten, report.missing, report.pictures) == (6, 0, 20 + len(others))
+
+
+def test_renaming_all_pictures_in_an_archive_leaves_none_missing(photos: Path, encoder: FakeEncoder) -> None:
+    write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(n) for n in range(6)})
+    run(photos, encoder)
+    write_tar(photos / "x.tar", {f"a/{n}.jpg": jpeg(n) for n in range(6)})
+    report = run(photos, encoder)
+    assert (report.missing, report.encoded, report.pictures) == (0, 0, 6)
+
+
 @pytest.mark.few(each="kind dies")
 @pytest.mark.slow
 @pytest.mark.many
@@ -449,6 +486,44 @@ def test_lists_of_paths(ending: str, tmp_path: Path, encoder: FakeEncoder) -> No
     paths[1].unlink()
     report = run(listed, encoder, archives=None)
     assert report.pictures == len(paths) - 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_list_in_utf_16_is_read(encoding: str, tmp_path: Path, encoder: FakeEncoder) -> None:
+    names = [path.relative_to(tmp_path).as_posix() for path in fill(tmp_path, 2)]
+    (tmp_path / "größe.jpg").write_bytes(jpeg(9))
+    text = "\r\n".join([*names, "größe.jpg", ""])
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    listed = tmp_path / "paths.txt"
+    listed.write_bytes((mark + text).encode(encoding))
+    assert (report := run(listed, encoder)).pictures == 3
+    assert places(report.index, encoder) == {*names, "größe.jpg"}
+
+
+def test_of_an_archive_that_is_gone_its_index_is_named(tmp_path: Path, encoder: FakeEncoder) -> None:
+    tar = write_tar(tmp_path / "x.tar", {"a.jpg": jpeg(0)})
+    index = run(tar, encoder).index
+    tar.unlink()
+    with pytest.raises(StorageError, match=r"the archive does not exist\. Check its name"):
+        run(tmp_path / "y.tar", encoder)
+    with pytest.raises(StorageError, match="the archive does not exist any more") as error:
+        run(tar, encoder)
+    assert f"its index in {index} stays" in str(error.value)
+    with Collection(index, encoder=encoder) as photos:
+        assert len(photos) == 1
+
+
+def test_names_that_are_too_long_are_cut_in_copies(tmp_path: Path, encoder: FakeEncoder) -> None:
+    names = ["é" * 140 + "1.jpg", "é" * 140 + "2.jpg", "short.jpg"]
+    tar = write_tar(tmp_path / "x.tar", {name: jpeg(n) for n, name in enumerate(names)})
+    with Collection(run(tar, encoder).index, encoder=encoder) as photos:
+        hits = photos.search("", k=9)
+    for _ in range(2):
+        copy_hits(hits, tmp_path / "out")
+        copied = list((tmp_path / "out").iterdir())
+        assert {path.read_bytes() for path in copied} == {jpeg(n) for n in range(3)}
+        assert len(copied) == 3
+        assert all(path.suffix == ".jpg" for path in copied)
 
 
 def test_files_that_are_no_sources(tmp_path: Path, encoder: FakeEncoder) -> None:
