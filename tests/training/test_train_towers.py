@@ -50,7 +50,8 @@ def request_for(folder: Path, settings: Settings, **more: Any) -> Request:
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_every_method_overfits_32_pairs(kind: str, method: Any, tmp_path: Path) -> None:
     folder = write_pairs(tmp_path / "pairs", PAIRS)
-    own: dict[str, Any] = {"lora": {"lora_rank": 16}, "heads": {"gate": False}}.get(method, {})
+    heeds: dict[str, dict[str, Any]] = {"lora": {"lora_rank": 16}, "heads": {"gate": False}}
+    own = heeds.get(method, {})
     settings = Settings(
         method, epochs=160, batch=PAIRS, micro_batch=PAIRS, learning_rate=RATES[method], weight_decay=0.0, views=1,
         patience=20, keep_texts=0.0, keep_general=0.0, drop_features=0.0, drop_hidden=0.0, **own,
