@@ -48,7 +48,7 @@ _SIDES = (
 )
 _NO_DATE = re.compile(
     r"(?:\b(?:not|no|without|except(?:ing|\s+for)?|excluding|than|and|or|to|between|vor|nach|seit|bis|avant|après|depuis"
-    r"|jusqu'à|antes\s+de|después\s+de|desde|hasta|minus|nor|class\s+of)|[-–—+]|\b(?:after|before|date|since|until|year):)\s*$",
+    r"|jusqu'à|antes\s+de|después\s+de|desde|hasta|minus|nor|class(?:\s+of)?)|[-–—+]|\b(?:after|before|date|since|until|year):)\s*$",
     re.IGNORECASE,
 )
 _DATES = tuple(
@@ -88,7 +88,7 @@ _DECADE = (
 _TENS = {"fifties": 5, "sixties": 6, "seventies": 7, "eighties": 8, "nineties": 9}
 _RELATIVE = (
     r"(?<![\w:/.-])(?:(?:from|in|of|during)\s+)?\b(?P<what>yesterday|today|(?:this|last)\s+(?:year|month)"
-    r"|letztes\s+jahr|dieses\s+jahr|l['’]année\s+dernière|el\s+año\s+pasado|gestern|heute|hier(?=\s*$)|ayer)\b(?!['’])"
+    r"|letztes\s+jahr|dieses\s+jahr|l['’]année\s+dernière|el\s+año\s+pasado|gestern|heute|hier(?=\s*$)|ayer)\b(?!['’]|\s+of\b)"
 )
 # A season or a feast that goes on into another year than that it is called by.
 _STRADDLES = re.compile(
