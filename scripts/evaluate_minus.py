@@ -183,7 +183,7 @@ def _by_difference(case: Case) -> Shown:
 def _apart(case: Case, odds: float) -> Shown:
     before, minus.ODDS_BESIDE = minus.ODDS_BESIDE, odds
     sure = case.sure * minus.absence(case.of_other, 1.0, beside=True)
-    shown = _passing(sure, case.sure) & minus.stays(case.of_other, 1.0, beside=True)
+    shown = _passing(sure, case.sure) & minus.stays(case.of_other, 1.0, beside=True, maybe=_maybe())
     minus.ODDS_BESIDE = before
     return case.difference, sure, shown
 
@@ -242,6 +242,10 @@ def _report(title: str, cases: list[Case], show: Callable[[Case], Shown], *, wit
     )
 
 
+def _maybe() -> float:
+    return shipped_calibration().text_bands.maybe
+
+
 def _report_absent(cases: list[Case]) -> None:
     """How true the confidence of `-other` alone is, of all pictures."""
     asked = {(case.other, case.half, len(case.of_other)): case for case in cases}.values()
@@ -251,7 +255,10 @@ def _report_absent(cases: list[Case]) -> None:
     )
     truth = np.concatenate([~case.shows_other[of] for case, of in zip(asked, known, strict=True)])
     stay = np.concatenate(
-        [minus.stays(case.of_other[of], 1.0, beside=False) for case, of in zip(asked, known, strict=True)]
+        [
+            minus.stays(case.of_other[of], 1.0, beside=False, maybe=_maybe())
+            for case, of in zip(asked, known, strict=True)
+        ]
     )
     print(
         f"{'without the other alone':24} {len(asked)} queries: of all pictures {truth.mean():.3f} are right, of those "

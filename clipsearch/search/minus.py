@@ -24,8 +24,8 @@ ODDS_BESIDE = 8.0
 """How much likelier something is where the thing is that it is taken from, than its own confidence says: who writes
 `horse -people` knows that the two are often seen together. Measured by `scripts/evaluate_minus.py`."""
 LEAST_ABSENT = 0.8
-"""A hit is left out where what is not wanted is likelier to be there than this leaves. Taken from nothing, that is what
-a query for it would call maybe."""
+"""A hit is left out where what is not wanted is likelier to be there than this leaves. Where nothing else is asked for,
+what a query for it would show is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,10 @@ def absence(chances: DoubleArray, share: float, *, beside: bool) -> DoubleArray:
     return absent
 
 
-def stays(chances: DoubleArray, share: float, *, beside: bool) -> npt.NDArray[np.bool_]:
-    """Which hits are not left out because of something, of how likely each would be a hit for it. Shapes: (K,)."""
-    kept: npt.NDArray[Any] = absence(chances, share, beside=beside) >= LEAST_ABSENT
+def stays(chances: DoubleArray, share: float, *, beside: bool, maybe: float) -> npt.NDArray[np.bool_]:
+    """Which hits are not left out because of something, of how likely each would be a hit for it. Shapes: (K,).
+
+    `maybe`: from what confidence on a query for it shows hits.
+    """
+    kept: npt.NDArray[Any] = absence(chances, share, beside=beside) >= (LEAST_ABSENT if beside else 1 - maybe)
     return kept

@@ -39,7 +39,7 @@ from clipsearch.vectors import directed, empty_result
 if TYPE_CHECKING:
     from clipsearch.query.nodes import Filter
     from clipsearch.search.collection import Collection
-    from clipsearch.search.confidence import DoubleArray, QueryKind
+    from clipsearch.search.confidence import Bands, DoubleArray, QueryKind
     from clipsearch.search.minus import VectorOf
 
 STEPS = (20, 100, 500, 1000)
@@ -395,8 +395,6 @@ class Order:
 
     def _judged_apart(self, photos: Collection, row_ids: IntArray) -> list[tuple[float, Band]]:
         """How likely rows show what is asked for and nothing that is taken away. Shape: (N,)."""
-        from clipsearch.search.confidence import shipped_calibration
-
         if not len(row_ids):
             return []
         known = [self._apart.get(row_id) for row_id in row_ids.tolist()]
@@ -411,8 +409,7 @@ class Order:
             assert self.rest.vector is not None and self.rest._best is not None
             of_best = np.array([self.rest._best], np.float32)
             (best, _), *_ = self.rest._confidences(photos, of_best)
-        calibration = shipped_calibration()
-        bands = (calibration.text_bands if self.wish.kind == "text" else calibration.picture_bands).of(sure, best)
+        bands = _bands_of(self.wish.kind).of(sure, best)
         least: Band = "unlikely"
         return [
             (chance, band if may_stay else least)
@@ -434,7 +431,7 @@ class Order:
             # Beside the best of the sample, not of the collection: nobody has looked for that.
             seen = photos.chances(scores, unwanted.vector, unwanted.kind, -1.0, of_regions=self.by_regions)
             sure *= absence(seen, unwanted.share, beside=rest is not None)
-            stay &= stays(seen, unwanted.share, beside=rest is not None)
+            stay &= stays(seen, unwanted.share, beside=rest is not None, maybe=_bands_of(unwanted.kind).maybe)
         if rest is not None:
             assert rest.vector is not None
             scores = every[:, -1]
@@ -706,6 +703,13 @@ class Order:
             if len(self.written):
                 ids, scores = self._lifted(photos, ids, scores, only_there=True)
         self.ids, self.scores, self.is_whole = ids, scores, is_whole
+
+
+def _bands_of(kind: QueryKind) -> Bands:
+    from clipsearch.search.confidence import shipped_calibration
+
+    calibration = shipped_calibration()
+    return calibration.text_bands if kind == "text" else calibration.picture_bands
 
 
 def put_in_order(photos: Collection, wish: Wish) -> Order:

@@ -214,6 +214,15 @@ def test_what_is_taken_away_from_everything_leaves_the_rest(colours: Path) -> No
         assert sure_of(photos.search(f"-like:{blue}")).keys() == {*SPOTS} - {"blue"}
 
 
+def test_a_minus_alone_leaves_out_what_the_thing_alone_shows(colours: Path) -> None:
+    with clipsearch.open(colours, encoder=FakeEncoder()) as photos:
+        for thing in ("red", "orange", "blue", "gray"):
+            shown = photos.search(thing)
+            assert shown.are_certain
+            rest = sure_of(photos.search(f"-{thing}")).keys()
+            assert rest == sure_of(photos.search("")).keys() - sure_of(shown).keys()
+
+
 def test_a_least_confidence_is_of_both(colours: Path) -> None:
     with clipsearch.open(colours, encoder=FakeEncoder()) as photos:
         for query in ("red - 0.1:orange", "-red", "red -blue"):
