@@ -236,6 +236,8 @@ def test_one_archive_at_an_address(s3: Any, tmp_path: Path, encoder: FakeEncoder
     assert run(encoder, tmp_path / "index", f"s3://{BUCKET}/a/x.tar", archives=None).unchanged == 2
     with pytest.raises(StorageError):
         run(encoder, tmp_path / "other", f"s3://{BUCKET}/a/none.tar")
+    with pytest.raises(StorageError, match=r"it cannot be listed \(there is nothing under that name\)"):
+        run(encoder, tmp_path / "other", f"s3://{BUCKET}/nobody")
     with pytest.raises(OtherCollection):
         run(encoder, tmp_path / "index", f"s3://{BUCKET}/ab")
 
