@@ -39,7 +39,13 @@ GROWING_S = 60.0
 SETTLED_S = 10.0
 """So long it must be quiet before there is another notice of it."""
 REMEMBERED_PATHS = 100_000
+_NO_NUMBER = " ?"  # said of a mount that the system does not tell from the next at its place
 _IN_DELETE_SELF = 0x400
+_AT_FDCWD = -100
+_AS_CACHED = 0x4000 | 0x800  # AT_STATX_DONT_SYNC and AT_NO_AUTOMOUNT: no file system is asked
+_STATX_MNT_ID_UNIQUE = 0x4000
+_STX_MNT_ID = 0x90  # where it is in struct statx
+_STATX_BYTES = 256
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.rclone", "fuse.s3fs"}
@@ -351,8 +357,10 @@ class Place:
         if (root, identity, here) != (self.root, self._identity, self._here):
             return True
         self._suspects.update(point for point, *_ in set(elsewhere) ^ set(self._elsewhere))
-        if noted and sorted(now) == sorted(self._mounts):  # one drive for another of the same numbers looks like none
-            self._suspects.update(here, (point for point, *_ in elsewhere))
+        if noted:  # one drive for another of the same numbers looks like none
+            self._suspects.update(point for point, told in here.items() if told[-1].endswith(_NO_NUMBER))
+            if sorted(now) == sorted(self._mounts):
+                self._suspects.update(point for point, *_ in elsewhere)
         self._mounts, self._elsewhere = now, elsewhere
         if self._suspects and time.monotonic() - self._suspected_at >= self._patience_s:
             self._may_have_moved |= _concerns(root, self._suspects)
@@ -479,10 +487,32 @@ def _near(mounted: list[Mount], root: str) -> tuple[dict[str, list[str]], list[M
     for mount in mounted:
         point, kind, what = mount
         if point == root or point.startswith(inside):
-            here.setdefault(point, []).append(what)
+            number = 0 if kind in NETWORK_FILE_SYSTEMS else _mount_number(point)  # a server that is away is waited for
+            here.setdefault(point, []).append(f"{what} {number}" if number else what + _NO_NUMBER)
         elif kind not in NO_DRIVES and not point.startswith(("/dev/", "/proc/", "/run/credentials/", "/sys/")):
             elsewhere.append(mount)
     return here, elsewhere
+
+
+def _mount_number(point: str) -> int:
+    """The number of what is mounted at `point`, which no later mount gets again. 0 where the system does not say.
+
+    The numbers in the table of mounts are given to others; these are in Linux 6.8 and later (statx(2)).
+    """
+    if sys.platform != "linux":
+        return 0
+    import ctypes
+
+    told = ctypes.create_string_buffer(_STATX_BYTES)
+    try:
+        statx = ctypes.CDLL(None).statx
+    except AttributeError:  # a C library from before 2018
+        return 0
+    if statx(_AT_FDCWD, os.fsencode(point), _AS_CACHED, _STATX_MNT_ID_UNIQUE, told):
+        return 0
+    if not int.from_bytes(told.raw[:4], sys.byteorder) & _STATX_MNT_ID_UNIQUE:
+        return 0
+    return int.from_bytes(told.raw[_STX_MNT_ID : _STX_MNT_ID + 8], sys.byteorder)
 
 
 def _concerns(root: str, points: set[str]) -> bool:
