@@ -91,6 +91,7 @@ def eval_command(
 
     \b
     Each caption is a query with one correct picture. A picture is correct if any of its captions is in the top k.
+    Files with the same content count as one picture, which has all their captions.
     Ties count as misses. Intervals are 95 %, bootstrapped over the pictures.
 
     \b
@@ -214,7 +215,7 @@ def _on_the_same_pictures(encoded: Sequence[EncodedPairs]) -> list[EncodedPairs]
 def _compare(encoded: Sequence[EncodedPairs], resamples: int, seed: int) -> Comparison:
     from clipsearch.evaluation.recall import compare, evaluate
 
-    metrics = [evaluate(part.pictures.vectors, part.texts, part.owner) for part in encoded]
+    metrics = [evaluate(part.pictures.vectors, part.texts, part.owner, part.pictures.same) for part in encoded]
     return compare(metrics, resamples=resamples, seed=seed)
 
 
@@ -272,6 +273,9 @@ def _footnote(compared: Comparison, encoded: EncodedPairs) -> str:
     note = f"Recall and mAP in %; [{share} intervals, {compared.resamples:,} resamples of the pictures]."
     if compared.differences:
         note += " A difference is significant if its interval excludes 0."
+    same = encoded.pictures.same
+    if repeated := len(same) - len(set(same.tolist())):
+        note += f"\nthe same as another picture, and counted as one with it: {repeated:,}"
     for skip in encoded.pictures.skipped[:3]:
         note += f"\nleft out: {safe(skip.path)}: {safe(skip.reason)}"
     return note

@@ -12,7 +12,7 @@ have equal scores wherever they stand, and a tie is a tie.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Retrieval in both directions, among `pictures` pictures and `texts` captions."""
+    """Retrieval in both directions, among `pictures` pictures (each of equal ones counted) and `texts` captions."""
 
     text_to_image: Retrieval
     image_to_text: Retrieval
@@ -81,18 +81,31 @@ class Metrics:
         }
 
 
-def evaluate(images: FloatArray, texts: FloatArray, owner: IntArray) -> Metrics:
+def evaluate(images: FloatArray, texts: FloatArray, owner: IntArray, same: IntArray | None = None) -> Metrics:
     """Rank all pictures for each text, and all texts for each picture that has one.
 
     Shapes: images (N, D) and texts (T, D), unit L2; owner (T,): the picture that each text belongs to. Several texts
     of a picture count as the literature has it: each is a query with one right picture; a picture has several right
     texts, the best placed of which counts for rank and recall. Pictures without texts only stand in the way.
 
+    `same` (N,): a number for each picture, equal for those with the same content. These count as one picture, the first
+    of them, which has the texts of all.
+
     A tie counts against: whatever scores the same as a right answer, and is not one, comes before it. So a model that
     gives everything one vector finds nothing, and the order of the pairs does not matter.
     Raises: ValueError for empty or ill-matched arrays, and for vectors that are not of length 1.
     """
     _check(images, texts, owner)
+    if same is None:
+        return _evaluated(images, texts, owner)
+    _, first, number = np.unique(same, return_index=True, return_inverse=True)
+    different, place = np.unique(first[number], return_inverse=True)
+    found = _evaluated(images[different], texts, place[owner])
+    forth, back = (replace(one, pictures=different[one.pictures]) for one in (found.text_to_image, found.image_to_text))
+    return Metrics(forth, back, len(images), len(texts))
+
+
+def _evaluated(images: FloatArray, texts: FloatArray, owner: IntArray) -> Metrics:
     pictures, captions = len(images), len(texts)
     own = np.concatenate(
         [

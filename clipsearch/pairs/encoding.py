@@ -32,6 +32,12 @@ class EncodedPictures:
     hashes: list[str]
     skipped: list[SkippedImage]
 
+    @property
+    def same(self) -> IntArray:
+        """A number for each row, equal for files with the same content. Shape: (N,)."""
+        known: dict[str, int] = {}
+        return np.array([known.setdefault(value, len(known)) for value in self.hashes], dtype=np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedPairs:

@@ -109,14 +109,15 @@ def cached_features(
     report: Report,
     *,
     exact: bool = False,
-    same: tuple[IntArray, IntArray] | None = None,
+    same: tuple[IntArray, IntArray | None] | None = None,
     mirror: npt.NDArray[np.bool_] | None = None,
     augmentation: Augmentation = PLAIN,
 ) -> CachedPairs:
     """Read the features from the cache, computing what is missing. `exact`: float32 instead of float16.
 
     `mirror`: for each pair whether its picture may be mirrored (default: all).
-    `same`: numbers of the pictures, and of the different captions in their order, equal for the same (see `sameness`).
+    `same`: numbers of the pictures, and of the different captions in their order, equal for the same (see `sameness`);
+    those of captions are for training alone.
     Raises: InvalidModel, MissingExtra.
     """
     kind = "f4" if exact else "f2"

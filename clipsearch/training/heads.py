@@ -147,7 +147,7 @@ class HeadsTrainee:
         """Retrieval on one of the sets, in float32."""
         pairs = self._sets[name]
         images, texts = self.vectors(name)
-        return evaluate(images, texts[pairs.captions], pairs.owners)
+        return evaluate(images, texts[pairs.captions], pairs.owners, pairs.same_pictures)
 
     @torch.no_grad()
     def neighbourhood(self) -> Neighbourhood:

@@ -266,8 +266,8 @@ def prepare(
     )
     pictures = replace(pictures, wrong=wrong)
     sets = {
-        "dev": cached_features(model, dev, 1, settings.seed, report, exact=True),
-        "anchor": cached_features(model, anchor, 1, settings.seed, report, exact=True),
+        name: cached_features(model, some, 1, settings.seed, report, exact=True, same=(same_pictures(some), None))
+        for name, some in (("dev", dev), ("anchor", anchor))
     }
     for name, found in (("training", pictures), ("held-out", sets["dev"]), ("anchor", sets["anchor"])):
         if len(found.pairs) == 0:

@@ -385,8 +385,8 @@ class _Pairs:
             check_some_readable(pairs, name)
         if repeated := repeated_pictures(dev):
             notice(
-                f"{repeated:,} of {len(dev):,} held-out pictures are the same as another, and a caption counts as "
-                "found by its own alone: recall@1 cannot reach 100 %. Name each picture once, with all its captions"
+                f"{repeated:,} of {len(dev):,} held-out pictures are the same as another, and count as one with it, "
+                "which has the captions of both"
             )
         left_out = len(everything.bad)
         if left_out:

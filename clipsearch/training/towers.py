@@ -97,6 +97,7 @@ class TowersTrainee:
         self._pixels: dict[tuple[str, int], list[tuple[list[int], PixelArray]]] = {}
         self._readable: dict[str, IntArray] = {}
         self._locked_images: dict[str, FloatArray] = {}
+        self._same_in_sets: dict[str, IntArray] = {}
         self._ahead: dict[bytes, list[Future[PixelArray | None]]] = {}
         self._pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
         if before is not None:
@@ -133,6 +134,7 @@ class TowersTrainee:
         self._pixels |= {key: found for key, found in before._pixels.items() if key[0] in same}
         self._readable |= {name: found for name, found in before._readable.items() if name in same}
         self._locked_images |= {name: found for name, found in before._locked_images.items() if name in same}
+        self._same_in_sets |= {name: found for name, found in before._same_in_sets.items() if name in same}
 
     def _choose_trained(self, settings: Settings) -> None:
         frozen = frozen_by([name for name, _ in self.model.named_parameters()], settings.freeze, settings.freeze_layers)
@@ -347,7 +349,9 @@ class TowersTrainee:
             raise InvalidSettings(f"none of the {name} pictures can be read", SEE_WHY)
         chosen = np.isin(captions.owners, readable)
         owners = np.searchsorted(readable, captions.owners[chosen])
-        return evaluate(images, texts[captions.rows[chosen]], owners)
+        if name not in self._same_in_sets:
+            self._same_in_sets[name] = same_pictures(self._sets[name])
+        return evaluate(images, texts[captions.rows[chosen]], owners, self._same_in_sets[name][readable])
 
     @torch.no_grad()
     def neighbourhood(self) -> Neighbourhood:

@@ -76,6 +76,25 @@ def test_an_index_against_exact_search(place: Path) -> None:
     assert re.search(r"5 pictures, recall@10 1\.0000 \[1\.0000, 1\.0000\] of exact search over 11 captions; ", out)
 
 
+@pytest.mark.slow
+def test_a_picture_under_two_names_is_no_miss(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "pairs", tmp_path / "pairs")
+    once = ("eval", "pairs/p.csv", "--model", "builtin", "--json", "-q")
+    before = json.loads(clipsearch(*once, folder=tmp_path).stdout)["models"][0]["measures"]
+    for colour in ("red", "blue"):
+        shutil.copy(tmp_path / f"pairs/{colour}.png", tmp_path / f"pairs/{colour} again.png")
+    rows = (tmp_path / "pairs/p.csv").read_text()
+    for colour in ("red", "blue"):
+        rows = rows.replace(f"{colour}.png,the colour", f"{colour} again.png,the colour")
+    (tmp_path / "pairs/p.csv").write_text(rows)
+    body = json.loads(clipsearch(*once, folder=tmp_path).stdout)
+    assert body["pictures"] == 7
+    after = body["models"][0]["measures"]
+    assert {name: one["value"] for name, one in after.items()} == {name: one["value"] for name, one in before.items()}
+    said = clipsearch(*once[:-2], "-q", folder=tmp_path).stdout.splitlines()
+    assert said[5] == "the same as another picture, and counted as one with it: 2"
+
+
 def test_wrong_use_is_one_line(place: Path) -> None:
     done = clipsearch("eval", "pairs/none.csv", "--model", "builtin", folder=place, status=1)
     assert done.stderr.startswith("clipsearch: pairs/none.csv: no such file")

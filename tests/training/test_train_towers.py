@@ -17,11 +17,13 @@ from clipsearch.encoder.openclip import OpenClipEncoder  # noqa: E402
 from clipsearch.pairs.reading import open_pairs  # noqa: E402
 from clipsearch.training.grad_cache import whole_backward  # noqa: E402
 from clipsearch.training.loop import Loop  # noqa: E402
+from clipsearch.training.methods import prepare  # noqa: E402
 from clipsearch.training.run import Request, train  # noqa: E402
 from clipsearch.training.run_folder import RunFolder  # noqa: E402
 from clipsearch.training.settings import Settings, TrainingStopped  # noqa: E402
 from clipsearch.training.towers import TowersTrainee  # noqa: E402
 from clipsearch.training.views import WHOLE, view_of  # noqa: E402
+from clipsearch.training.world import World  # noqa: E402
 from tests.support import breadth  # noqa: E402
 from tests.support.open_clip_models import SMALL_RESNET, SMALL_VIT, fit_norms, small_encoder  # noqa: E402
 from tests.support.training_pairs import write_pairs  # noqa: E402
@@ -91,6 +93,27 @@ def test_every_method_overfits_32_pairs(kind: str, method: Any, tmp_path: Path) 
     images = trained.encode_images(np.stack([view_of(pair, WHOLE, 0, trained.preprocessing) for pair in pairs]))
     found = (texts @ images.T).argmax(axis=1) == np.arange(PAIRS)
     assert found.sum() >= PAIRS - 1  # merged weights round differently on other processors
+
+
+@pytest.mark.parametrize("method", ["heads", "full"])
+def test_a_picture_under_two_names_is_measured_as_one(method: Any, tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs", 8)
+    model = "builtin" if method == "heads" else ""
+    base = None if method == "heads" else small_encoder(SMALL_VIT)
+    found = []
+    for _ in range(2):
+        pairs = open_pairs([folder])
+        request = Request([str(folder)], model, Settings(method, views=1, keep_general=0.0))
+        run, said = RunFolder(tmp_path / "run"), lambda *_: None
+        work = prepare(request, pairs, pairs, pairs, run, World(), base, said, said)
+        found.append(work.trainee.measure("dev"))
+        (folder / "q.png").write_bytes((folder / "p00003.png").read_bytes())
+        (folder / "q.txt").write_text((folder / "p00003.txt").read_text())
+    once, twice = found
+    assert twice.text_to_image.ranks.tolist() == [*once.text_to_image.ranks, once.text_to_image.ranks[3]]
+    assert twice.text_to_image.pictures.tolist() == [*range(8), 3]
+    assert twice.image_to_text.pictures.tolist() == list(range(8))
+    assert twice.image_to_text.ranks[3] == once.image_to_text.ranks[3]
 
 
 def tiny_loop(folder: Path, out: Path, settings: Settings, base: OpenClipEncoder | None = None) -> Loop:

@@ -127,6 +127,24 @@ def test_own_captions_do_not_stand_in_each_others_way() -> None:
     }  # fmt: skip
 
 
+def test_pictures_with_the_same_content_are_one_picture_with_the_captions_of_all() -> None:
+    images = unit(np.array([[1, 0], [0, 1], [1, 0], [0.8, 0.6], [0, 1]]))
+    texts = unit(np.array([[1, 0.1], [1, 0.2], [0.1, 1], [0.9, 0.5], [0.5, 0.7]]))
+    owner = np.array([0, 2, 4, 3, 1])
+    same = np.array([7, 3, 7, 5, 3])
+    found = evaluate(images, texts, owner, same)
+    assert found.text_to_image.ranks.tolist() == [1, 1, 1, 1, 2]
+    assert found.text_to_image.pictures.tolist() == [0, 0, 1, 3, 1]
+    assert found.image_to_text.ranks.tolist() == [1, 1, 1]
+    assert found.image_to_text.pictures.tolist() == [0, 1, 3]
+    assert (found.pictures, found.texts) == (5, 5)
+    each = evaluate(images, texts, owner)  # an equal picture ties, and a tie counts against
+    assert each.text_to_image.ranks.tolist() == [2, 2, 2, 1, 3]
+    named_once = evaluate(images[[0, 1, 3]], texts, np.array([0, 0, 1, 2, 1]))
+    assert found.values() == named_once.values()
+    assert compare([found, found]).differences[0]["text_to_image_recall@1"].value == 0
+
+
 def test_pictures_without_captions_only_stand_in_the_way() -> None:
     images = unit(np.array([[1.0, 0.1], [1, 0], [0, 1]]))
     texts = unit(np.array([[1.0, 0.02]]))
