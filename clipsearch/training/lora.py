@@ -51,14 +51,28 @@ class LowRank(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class LoraReport:
-    """How much of a model LoRA trains: its own numbers, and those of the model without it."""
+    """How much of a model LoRA trains: its own numbers, those of the model without it, and the rank of each weight."""
 
     trained: int
     total: int
+    ranks: tuple[int, ...]
 
     @property
     def share(self) -> float:
         return self.trained / self.total
+
+    def rank_notice(self, asked: int) -> str | None:
+        """What there is to say of weights that got a lower rank than was asked for."""
+        lower = [rank for rank in self.ranks if rank < asked]
+        if not lower:
+            return None
+        many = "all" if len(lower) == len(self.ranks) else f"{len(lower):,} of {len(self.ranks):,}"
+        least, most = min(lower), max(lower)
+        span = f"rank {least}" if least == most else f"ranks from {least} to {most}"
+        return (
+            f"--rank {asked:,} is more than an eighth of the smaller side of {many} weights that LoRA changes: "
+            f"these get {span}"
+        )
 
 
 def add_lora(
@@ -76,6 +90,7 @@ def add_lora(
     total = sum(parameter.numel() for parameter in model.parameters())
     model.requires_grad_(False)
     trained = 0
+    ranks = []
     names = {id(module): name for name, module in model.named_modules()}
     for module, name, parts, kind in _targets(model):
         if kind not in targets or frozen(f"{names[id(module)]}.{name}".removeprefix(".")):
@@ -86,7 +101,8 @@ def add_lora(
         change = LowRank(weight.shape, fitting, alpha * fitting / rank, parts).to(weight.device)
         parametrize.register_parametrization(module, name, change, unsafe=True)
         trained += sum(parameter.numel() for parameter in change.parameters())
-    return LoraReport(trained, total)
+        ranks.append(fitting)
+    return LoraReport(trained, total, tuple(ranks))
 
 
 def check_targets(model: nn.Module, targets: Sequence[str], frozen: Callable[[str], bool]) -> None:

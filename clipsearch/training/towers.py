@@ -38,7 +38,15 @@ from clipsearch.training.mixing import make_order
 from clipsearch.training.order import Draw
 from clipsearch.training.run_folder import WEIGHTS
 from clipsearch.training.sameness import check_variety, same_pictures
-from clipsearch.training.settings import SEE_WHY, InvalidSettings, LoraTarget, NothingToLearn, Objective, Settings
+from clipsearch.training.settings import (
+    DEFAULTS,
+    SEE_WHY,
+    InvalidSettings,
+    LoraTarget,
+    NothingToLearn,
+    Objective,
+    Settings,
+)
 from clipsearch.training.swapping import choice_of, swapped, usable
 from clipsearch.training.views import WHOLE, view_of
 from clipsearch.training.world import World
@@ -529,6 +537,9 @@ def prepare_towers(
             f"a batch of {trainee.order.batch} cannot be split across {world.size} processes", "Choose another --batch"
         )
     if settings.views > 1 and settings.mirror is None and (said := mirroring_notice(trainee.mirror)):
+        notice(said)
+    asked = settings.lora_rank
+    if trainee.lora is not None and asked != DEFAULTS["lora_rank"] and (said := trainee.lora.rank_notice(asked)):
         notice(said)
     if settings.compile and before is None:
         report("compiling the towers", 0, 1)

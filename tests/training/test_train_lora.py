@@ -12,7 +12,14 @@ open_clip = pytest.importorskip("open_clip")
 
 from torch import Tensor  # noqa: E402
 
-from clipsearch.training.lora import add_lora, low_ranks, merge_lora, set_strength  # noqa: E402
+from clipsearch.training.lora import (  # noqa: E402
+    LoraReport,
+    LowRank,
+    add_lora,
+    low_ranks,
+    merge_lora,
+    set_strength,
+)
 from clipsearch.training.towers import layer_distances  # noqa: E402
 from tests.support.open_clip_models import SMALL_RESNET, SMALL_SIGLIP, SMALL_VIT, small_model  # noqa: E402
 
@@ -49,6 +56,26 @@ def test_merged_is_unmerged(config: dict[str, Any]) -> None:
     assert set(model.state_dict()) == set(small_model(config).state_dict())
     for unmerged, merged in zip(trained, outputs(model, side), strict=True):
         torch.testing.assert_close(unmerged, merged, atol=1e-5, rtol=1e-5)
+
+
+def test_a_rank_that_weights_cannot_have_is_said() -> None:
+    sides = {min(change.down.shape[2], change.up.shape[1]) for change in _changes(1)}
+    report = add_lora(small_model(SMALL_VIT), rank=100_000, alpha=1.0)
+    assert set(report.ranks) == {side // 8 for side in sides}
+    least, most = min(report.ranks), max(report.ranks)
+    span = f"rank {least}" if least == most else f"ranks from {least} to {most}"
+    said = "--rank 100,000 is more than an eighth of the smaller side of all weights that LoRA changes: these get "
+    assert report.rank_notice(100_000) == said + span
+    assert add_lora(small_model(SMALL_VIT), rank=1).rank_notice(1) is None
+    some = LoraReport(1, 2, (16, 8, 4))
+    said = "--rank 16 is more than an eighth of the smaller side of 2 of 3 weights that LoRA changes"
+    assert some.rank_notice(16) == f"{said}: these get ranks from 4 to 8"
+
+
+def _changes(rank: int) -> list[LowRank]:
+    model = small_model(SMALL_VIT)
+    add_lora(model, rank=rank)
+    return low_ranks(model)
 
 
 @pytest.mark.few(1)

@@ -34,7 +34,7 @@ from clipsearch.training.shortages import (  # noqa: E402
     shortages_named,
 )
 from clipsearch.training.tensorboard import tensorboard_writer  # noqa: E402
-from clipsearch.training.towers import TowersTrainee  # noqa: E402
+from clipsearch.training.towers import TowersTrainee, prepare_towers  # noqa: E402
 from clipsearch.training.views import Augmentation, view_of  # noqa: E402
 from clipsearch.training.world import World  # noqa: E402
 from tests.support.open_clip_models import SMALL_RESNET, SMALL_VIT, small_encoder, small_model  # noqa: E402
@@ -113,6 +113,15 @@ def test_a_device_that_is_not_there_is_named() -> None:
         with pytest.raises(InvalidSettings, match="--device cuda: PyTorch finds no such device here"):
             training_device("cuda", World())
     assert training_device("cpu", World()).type == "cpu"
+
+
+def test_a_run_says_that_lora_cannot_have_the_rank(tmp_path: Path) -> None:
+    pairs, said = open_pairs([write_pairs(tmp_path, 8)]), list[str]()
+    for rank in (8, 100_000):
+        settings = Settings("lora", lora_rank=rank, views=1)
+        prepare_towers(small_encoder(SMALL_VIT), settings, pairs, pairs, pairs, World(), lambda *_: None, said.append)
+    [line] = [line for line in said if "--rank" in line]
+    assert line.startswith("--rank 100,000 is more than an eighth of the smaller side of all weights")
 
 
 def test_lora_targets_that_the_model_lacks_are_named() -> None:
