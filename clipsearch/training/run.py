@@ -211,7 +211,7 @@ def resume(
     doing = _Doing()
     with ExitStack() as stack:
         stack.enter_context(shortages_named(out, doing))
-        world = stack.enter_context(_Joined(request))
+        world = stack.enter_context(_Joined(request, goes_on=True))
 
         def go_on() -> None:
             stack.enter_context(folder.held())
@@ -309,8 +309,10 @@ class _Doing:
 class _Joined:
     """The other processes of a torchrun, if there are any, for as long as the run goes on."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *, goes_on: bool = False) -> None:
+        """`goes_on`: with a run that has begun, whose device cannot be chosen any more."""
         self._device = request.device
+        self._goes_on = goes_on
         self._stack = ExitStack()
 
     def __enter__(self) -> World:
@@ -318,7 +320,16 @@ class _Joined:
         from clipsearch.training import distributed
 
         world = world_of_environment()
-        return self._stack.enter_context(distributed.joined(world, training_device(self._device, world)))
+        try:
+            device = training_device(self._device, world)
+        except InvalidSettings as error:
+            if not self._goes_on:
+                raise
+            raise InvalidSettings(
+                f"the run began with --device {self._device}, and PyTorch finds no such device here",
+                "Continue it on a machine that has one, or start a new run with another --device; the run is as it was",
+            ) from error
+        return self._stack.enter_context(distributed.joined(world, device))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -23,7 +23,7 @@ from clipsearch.training.loop import Loop  # noqa: E402
 from clipsearch.training.methods import check_method, check_trainable  # noqa: E402
 from clipsearch.training.mirroring import may_be_mirrored, mirroring_notice, tells_a_side  # noqa: E402
 from clipsearch.training.rates import STEPS, RateSweep, Sweeping, rate_at  # noqa: E402
-from clipsearch.training.run import Request, training_device  # noqa: E402
+from clipsearch.training.run import Request, resume, training_device  # noqa: E402
 from clipsearch.training.run_folder import RunFolder  # noqa: E402
 from clipsearch.training.settings import InvalidSettings, Settings, TrainingStopped, heeded  # noqa: E402
 from clipsearch.training.shortages import (  # noqa: E402
@@ -122,6 +122,17 @@ def test_a_run_says_that_lora_cannot_have_the_rank(tmp_path: Path) -> None:
         prepare_towers(small_encoder(SMALL_VIT), settings, pairs, pairs, pairs, World(), lambda *_: None, said.append)
     [line] = [line for line in said if "--rank" in line]
     assert line.startswith("--rank 100,000 is more than an eighth of the smaller side of all weights")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_run_on_a_device_that_is_gone_says_what_to_do(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.create({"request": Request([str(tmp_path)], "builtin", Settings("heads"), device="cuda").as_json()})
+    said = (
+        "the run began with --device cuda, and PyTorch finds no such device here. Continue it on a machine that has one"
+    )
+    with pytest.raises(InvalidSettings, match=said):
+        resume(run.path)
 
 
 def test_lora_targets_that_the_model_lacks_are_named() -> None:
