@@ -38,7 +38,10 @@ from clipsearch.training.settings import (
     InvalidSettings,
     Method,
     NothingToLearn,
+    Settings,
     unheeded_settings,
+    unheeded_views,
+    views_seen,
 )
 from clipsearch.training.swapping import nothing_to_swap, swapped, swapping_notice, usable
 from clipsearch.training.world import World
@@ -122,7 +125,15 @@ def _check_heeded(request: Request, is_open_clip: bool) -> None:
         raise InvalidSettings(f"--seed {settings.seed} is not a number from 0 to {LARGEST_SEED}", "Choose another")
     on_features = method == "heads" or not is_open_clip
     unheeded = unheeded_settings(method, on_features)
-    given = [OPTIONS[name] for name in unheeded if _differs(getattr(settings, name), DEFAULTS[name])]
+    given = [OPTIONS[name] for name in unheeded if _is_given(settings, name)]
+    of_views = [name for name in unheeded_views(settings, on_features) if name != "views" or settings.views != 1]
+    if not given and (ways := [_option(settings, name) for name in of_views if _is_given(settings, name)]):
+        listed = _listed(ways)
+        why, instead = "with --views 1, every picture is shown whole", "give a larger --views"
+        if settings.views > 1:
+            why = "--method locked-image keeps the vectors of pictures, so each is looked at once, whole"
+            instead = "choose --method heads"
+        raise InvalidSettings(f"{listed} would change nothing: {why}", f"Leave out {listed}, or {instead}")
     if given:
         why = f"has no use for {'that' if len(given) == 1 else 'them'}"
         if on_features:
@@ -130,7 +141,7 @@ def _check_heeded(request: Request, is_open_clip: bool) -> None:
         instead = "lora or full with an open_clip: model" if on_features else "one that has"
         if set(given) <= {"--rank", "--lora-alpha", "--lora-target"}:
             instead = "lora with an open_clip: model"
-        listed = " and ".join([", ".join(given[:-1]), given[-1]] if len(given) > 1 else given)
+        listed = _listed(given)
         raise InvalidSettings(
             f"{listed} would change nothing: --method {method} {why}",
             f"Leave out {listed}, or choose --method {instead}",
@@ -141,8 +152,17 @@ def _check_heeded(request: Request, is_open_clip: bool) -> None:
         )
 
 
-def _differs(value: object, default: object) -> bool:
-    return set(value) != set(default) if isinstance(value, tuple) and isinstance(default, tuple) else value != default
+def _is_given(settings: Settings, name: str) -> bool:
+    value, default = getattr(settings, name), DEFAULTS[name]
+    return bool(set(value) != set(default) if isinstance(value, tuple) else value != default)
+
+
+def _option(settings: Settings, name: str) -> str:
+    return "--no-mirror" if name == "mirror" and settings.mirror is False else OPTIONS[name]
+
+
+def _listed(options: Sequence[str]) -> str:
+    return " and ".join([", ".join(options[:-1]), options[-1]] if len(options) > 1 else options)
 
 
 def check_trainable(request: Request, base: OpenClipEncoder | None) -> None:
@@ -250,7 +270,7 @@ def prepare(
         return work
     directory = _directory(request, notice, introduced=True) if base is None else _exported(base, folder, report)
     model = common.frozen = common.frozen or FrozenModel(directory)
-    views = settings.views if settings.method == "heads" else 1
+    views = views_seen(settings.method, True, settings.views)
     texts = list(dict.fromkeys(caption for pair in train for caption in pair.captions))
     readings = model.readings(texts)
     same = same_pictures(train), numbered(readings)

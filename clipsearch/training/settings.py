@@ -146,11 +146,16 @@ OPTIONS = {
     "lora_alpha": "--lora-alpha",
     "lora_targets": "--lora-target",
     "gate": "--no-gate",
+    "views": "--views",
+    "mirror": "--mirror",
+    "smallest_crop": "--crop",
+    "jitter": "--jitter",
 }
 """Of settings that not every method heeds, the options."""
 _OF_TOWERS = ("freeze", "freeze_layers", "layer_decay", "checkpoint_layers", "precision")
 _OF_LORA = ("lora_rank", "lora_alpha", "lora_targets")
 _OF_FEATURES = ("gate", "drop_features", "drop_hidden", "keep_texts", "keep_general")
+_OF_VIEWS = ("mirror", "smallest_crop", "jitter")
 
 
 def unheeded_settings(method: Method, on_features: bool) -> list[str]:
@@ -159,7 +164,19 @@ def unheeded_settings(method: Method, on_features: bool) -> list[str]:
     return [name for name in names if name in OPTIONS]
 
 
+def views_seen(method: Method, on_features: bool, views: int) -> int:
+    """How many views of a picture a run looks at. What keeps the vectors of pictures needs no second one."""
+    return 1 if method == "locked-image" and on_features else views
+
+
+def unheeded_views(settings: Settings, on_features: bool) -> list[str]:
+    """As `unheeded_settings`, of those that are about views, where a run looks at whole pictures alone."""
+    seen = views_seen(settings.method, on_features, settings.views)
+    return [*(() if seen == settings.views else ("views",)), *(_OF_VIEWS if seen == 1 else ())]
+
+
 def heeded(settings: dict[str, Any], method: Method, on_features: bool) -> dict[str, Any]:
     """Of settings by name, those that a method heeds."""
     left_out = {*((*_OF_TOWERS, "compile") if on_features else _OF_FEATURES), *(() if method == "lora" else _OF_LORA)}
+    left_out |= set(unheeded_views(Settings.from_json(settings), on_features))
     return {name: value for name, value in settings.items() if name not in left_out}

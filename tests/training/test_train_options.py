@@ -91,6 +91,14 @@ def test_frozen_parameters_are_those_that_were_named(config: dict[str, Any]) -> 
         (Settings("lora", gate=False), {"model": "open_clip:tiny"}, "--no-gate would change nothing: --method lora"),
         (Settings("lora", lora_alpha=0.0), {"model": "open_clip:tiny"}, "--lora-alpha 0 multiplies"),
         (Settings("heads"), {"checkpoint": "/a.safetensors"}, "--checkpoint gives an open_clip: model its weights"),
+        (
+            Settings("locked-image", views=2, mirror=False),
+            {},
+            "--views and --no-mirror would change nothing: --method lo",
+        ),
+        (Settings("locked-image", smallest_crop=0.5, jitter=0.1), {}, "--crop and --jitter would change nothing"),
+        (Settings("heads", views=1, mirror=True), {}, "--mirror would change nothing: with --views 1"),
+        (Settings("full", views=1, jitter=0.1), {"model": "open_clip:tiny"}, "--jitter would change nothing: with --v"),
         (Settings("heads", seed=10**20), {}, "--seed 100000000000000000000 is not a number from 0 to"),
     ],
 )
@@ -100,9 +108,19 @@ def test_options_that_change_nothing_are_refused(settings: Settings, more: dict[
 
 
 def test_defaults_and_what_is_heeded_are_not_refused() -> None:
-    for settings in (Settings("heads", gate=False, ema=0.9), Settings("locked-image"), Settings("heads", views=1)):
+    for settings in (
+        Settings("heads", gate=False, ema=0.9),
+        Settings("locked-image"),
+        Settings("locked-image", views=1),
+        Settings("heads", views=1),
+        Settings("heads", views=2, mirror=True, smallest_crop=0.5),
+    ):
         check_method(Request([], "builtin", settings), None, World())
-    for settings in (Settings("lora", lora_rank=4, precision="bf16", freeze=("text",)), Settings("full")):
+    for settings in (
+        Settings("lora", lora_rank=4, precision="bf16", freeze=("text",)),
+        Settings("full"),
+        Settings("locked-image", views=4, jitter=0.1),  # towers are trained on views, locked or not
+    ):
         check_method(Request([], "open_clip:tiny", settings, checkpoint="/a.safetensors"), None, World())
 
 
@@ -154,6 +172,9 @@ def test_the_card_lists_what_the_method_heeds() -> None:
     of_heads = heeded(Settings("heads").as_json(), "heads", True)
     assert "gate" in of_heads
     assert not {"lora_rank", "lora_targets", "freeze", "precision", "compile"} & set(of_heads)
+    assert {"views", "mirror", "jitter"} <= set(of_heads)
+    of_texts = heeded(Settings("locked-image").as_json(), "locked-image", True)
+    assert not {"views", "mirror", "smallest_crop", "jitter"} & set(of_texts)
     of_lora = heeded(Settings("lora").as_json(), "lora", False)
     assert {"lora_rank", "precision", "freeze"} <= set(of_lora)
     assert not {"gate", "keep_general"} & set(of_lora)
