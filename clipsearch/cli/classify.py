@@ -279,9 +279,7 @@ def _of_index(
         if likeliest is not None:
             answers.cut = shipped_calibration().text_bands.certain
             answers.confidences = likeliest.confidences(
-                lambda cosines, vector, best: [
-                    sure for sure, _ in collection.confidences(cosines, vector, "text", best)
-                ]
+                lambda cosines, vector, best: collection.confidences(cosines, vector, "text", best)[0]
             )
     return answers
 

@@ -33,9 +33,11 @@ _NO_CHROMA = 4.0
 _TONED_SIDE, _BLOCKS = 256, 32
 _TONED_ACROSS, _TONED_ALONG, _TONED_STRENGTH = 3.1, 3.0, 0.15
 _TONE_STRONGEST, _TONE_ASIDE, _DIMMEST = 50.0, 15.0, 0.45
-_GREY_CHROMA = 10.0
+_GREY_CHROMA, _WHITE_CHROMA = 6.0, 8.0
 _DARK, _BRIGHT = 60, 190  # of 255, mean luma
-_CHROMATIC_SHARE, _NEUTRAL_SHARE = 0.15, 0.35
+_CHROMATIC_SHARE = 0.15
+_LEAST_FIGURE, _FIGURE = 0.35, 0.65
+_SHARES = {"black": 0.35, "white": 0.35, "gray": 0.5, "brown": 0.27}
 _LEAST_EDGES = 40
 _BLURRED_WIDTH = 2.6
 _CELLS, _LEAST_IN_FOCUS, _IN_FOCUS = 6, 8, 0.28
@@ -202,7 +204,11 @@ def _colors(lab: FloatArray) -> int:
     hue = np.degrees(np.arctan2(lab[:, 2], lab[:, 1])) % 360
     named = _names_of(lightness, chroma, hue)
     shares = np.bincount(named, minlength=len(COLORS) + 1)[: len(COLORS)] / len(lab)
-    needed = [_NEUTRAL_SHARE if color in ("black", "white", "gray") else _CHROMATIC_SHARE for color in COLORS]
+    white = COLORS.index("white")
+    if shares[white] >= _SHARES["white"]:  # a product on white, a skier: of the rest much is one's colour
+        rest = max(1 - shares[white], _LEAST_FIGURE)
+        shares = np.where(np.arange(len(COLORS)) == white, shares, shares / rest * _FIGURE)
+    needed = [_SHARES.get(color, _CHROMATIC_SHARE) for color in COLORS]
     return sum(1 << number for number, share in enumerate(shares) if share >= needed[number])
 
 
@@ -211,31 +217,35 @@ def _names_of(lightness: FloatArray, chroma: FloatArray, hue: FloatArray) -> npt
     none = len(COLORS)
     number = {color: n for n, color in enumerate(COLORS)}
     named = np.full(len(lightness), none)
-    neutral = chroma < _GREY_CHROMA
-    named[neutral & (lightness > 25) & (lightness < 80)] = number["gray"]
-    named[neutral & (lightness >= 85)] = number["white"]
+    named[(chroma < _GREY_CHROMA) & (lightness > 25) & (lightness < 80)] = number["gray"]
+    named[(chroma < _WHITE_CHROMA) & (lightness >= 85)] = number["white"]
     named[(lightness < 20) & (chroma < 18)] = number["black"]
-    for color, low, high, dimmest, brightest, least in _HUES:
+    for color, low, high, dimmest, brightest, least, most in _HUES:
         within = (hue >= low) & (hue < high) if low < high else (hue >= low) | (hue < high)
-        named[within & (chroma > least) & (lightness >= dimmest) & (lightness < brightest)] = number[color]
-    pale = (chroma > 12) & (hue >= 230) & (hue < 290) & (lightness > 40)
-    named[pale] = number["blue"]  # skies
-    brown = (chroma > 16) & (chroma < 60) & (hue >= 40) & (hue < 85) & (lightness >= 18) & (lightness < 58)
-    named[brown] = number["brown"]
+        vivid = (chroma > least) & (chroma < most)
+        named[within & vivid & (lightness >= dimmest) & (lightness < brightest)] = number[color]
     return named
 
 
-# name, hue from and to (degrees, CIELAB), lightness from and to, least chroma
-_HUES: tuple[tuple[str, float, float, float, float, float], ...] = (
-    ("pink", 335, 25, 62, 100, 22),
-    ("red", 5, 42, 22, 62, 30),
-    ("orange", 45, 72, 58, 90, 38),
-    ("yellow", 75, 98, 62, 101, 38),
-    ("green", 100, 170, 18, 101, 18),
-    ("teal", 170, 228, 25, 101, 18),
-    ("blue", 228, 300, 15, 101, 20),
-    ("purple", 300, 335, 15, 80, 18),
-    ("blue", 300, 308, 10, 80, 78),  # of screens: there, CIELAB turns blue toward purple
+# name, hue from and to (degrees, CIELAB), lightness from and to, chroma from and to; later lines win
+_HUES: tuple[tuple[str, float, float, float, float, float, float], ...] = (
+    ("pink", 335, 5, 45, 100, 24, 200),
+    ("pink", 5, 25, 64, 100, 22, 200),
+    ("red", 8, 36, 22, 62, 44, 200),
+    ("red", 36, 43, 22, 62, 56, 200),
+    ("orange", 45, 65, 55, 90, 50, 200),
+    ("orange", 65, 75, 57, 90, 60, 200),
+    ("yellow", 79, 87, 64, 101, 57, 200),
+    ("yellow", 87, 100, 68, 101, 44, 200),
+    ("green", 102, 113, 18, 68, 26, 200),  # paper and straw have these hues, lighter or paler
+    ("green", 113, 170, 18, 101, 20, 200),
+    ("yellow", 100, 109, 82, 101, 60, 200),
+    ("teal", 170, 222, 25, 101, 18, 200),
+    ("blue", 226, 300, 15, 101, 20, 200),
+    ("blue", 230, 280, 42, 78, 17, 200),  # skies
+    ("purple", 300, 335, 15, 80, 18, 200),
+    ("blue", 300, 308, 10, 80, 78, 200),  # of screens: there, CIELAB turns blue toward purple
+    ("brown", 40, 80, 18, 58, 18, 56),
 )
 
 

@@ -473,10 +473,10 @@ class Collection:
         if not hits:
             return hits
         scores = np.array([hit.score for hit in hits], np.float32)
-        judged = self.confidences(scores, vector, kind, best, of_regions=self.has_regions)
+        found, bands = self.confidences(scores, vector, kind, best, of_regions=self.has_regions)
         return [
             dataclasses.replace(hit, confidence=confidence, band=band)
-            for hit, (confidence, band) in zip(hits, judged, strict=True)
+            for hit, confidence, band in zip(hits, found.tolist(), bands, strict=True)
         ]
 
     def confidences(
@@ -487,44 +487,23 @@ class Collection:
         best: float | None = None,
         *,
         of_regions: bool = False,
-    ) -> list[tuple[float, Band]]:
-        """The confidence of each score, and the word for it. Shape: scores (K,). `of_regions`: the scores are of
-        pictures with their regions (`search.regions`).
+    ) -> tuple[DoubleArray, list[Band]]:
+        """The confidence of each score, and the word for each. Shapes: scores (K,), (K,). `of_regions`: the scores are
+        of pictures with their regions (`search.regions`).
 
         `vector` is what they were found with, shape (D,); `kind` what it is of; `best` the score of the first of all
-        hits, if it is not among these. Needs the model's vectors of a bank of texts and some drawings: encoded by
-        `clipsearch index`, or here once. Raises: EncoderMismatch, ...
+        hits, if it is not among these; -1 compares with the best of the sample. Needs the model's vectors of a bank of
+        texts and some drawings: encoded by `clipsearch index`, or here once. Raises: EncoderMismatch, ...
         """
         self._check_open()
         if not len(scores):
-            return []
+            return np.empty(0), []
         from clipsearch.search.confidence import shipped_calibration
 
         background = self._known_background()
         if of_regions:
             scores, best = background.as_whole(vector, scores, best)
-        found, bands = shipped_calibration().judged(background, vector, scores, kind, best)
-        return list(zip(found.tolist(), bands, strict=True))
-
-    def chances(
-        self,
-        scores: FloatArray,
-        vector: FloatArray,
-        kind: QueryKind = "text",
-        best: float | None = None,
-        *,
-        of_regions: bool = False,
-    ) -> DoubleArray:
-        """The confidences alone. Shapes: (K,). See `confidences`. With a `best` of -1, what is best in the sample."""
-        self._check_open()
-        if not len(scores):
-            return np.empty(0)
-        from clipsearch.search.confidence import shipped_calibration
-
-        background = self._known_background()
-        if of_regions:
-            scores, best = background.as_whole(vector, scores, best)
-        return shipped_calibration().confidences(background, vector, scores, kind, best)
+        return shipped_calibration().judged(background, vector, scores, kind, best)
 
     def _known_background(self) -> Background:
         """What confidence is judged against. Raises: EncoderMismatch, ..."""

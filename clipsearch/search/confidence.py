@@ -408,10 +408,9 @@ class Bands:
         """The word for each confidence of a list whose best hit has `best`. Shape: (K,)."""
         if best < self.certain:
             return ["unlikely"] * len(confidences)
-        return [
-            "strong" if sure >= self.strong else "maybe" if sure >= self.maybe else "unlikely"
-            for sure in confidences.tolist()
-        ]
+        words = np.array(["unlikely", "maybe", "strong"], object)
+        found: list[Band] = words[(confidences >= self.maybe).astype(np.intp) + (confidences >= self.strong)].tolist()
+        return found
 
 
 @dataclass(frozen=True, slots=True)

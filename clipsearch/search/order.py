@@ -385,7 +385,8 @@ class Order:
     def _confidences(self, photos: Collection, scores: FloatArray) -> list[tuple[float, Band]]:
         """How likely rows with some scores show what is asked for. Shape: (N,)."""
         assert self.vector is not None
-        return photos.confidences(scores, self.vector, self.wish.kind, self._best, of_regions=self.by_regions)
+        found, bands = photos.confidences(scores, self.vector, self.wish.kind, self._best, of_regions=self.by_regions)
+        return list(zip(found.tolist(), bands, strict=True))
 
     def _find_best(self, photos: Collection) -> None:
         """Know the score of the nearest, which confidence depends on."""
@@ -429,14 +430,15 @@ class Order:
         sure, stay = np.ones(len(row_ids)), np.ones(len(row_ids), bool)
         for unwanted, scores in zip(self.unwanted, columns, strict=False):
             # Beside the best of the sample, not of the collection: nobody has looked for that.
-            seen = photos.chances(scores, unwanted.vector, unwanted.kind, -1.0, of_regions=self.by_regions)
+            seen, _ = photos.confidences(scores, unwanted.vector, unwanted.kind, -1.0, of_regions=self.by_regions)
             sure *= absence(seen, unwanted.share, beside=rest is not None)
             stay &= stays(seen, unwanted.share, beside=rest is not None, maybe=_bands_of(unwanted.kind).maybe)
         if rest is not None:
             assert rest.vector is not None
             scores = every[:, -1]
             kind, best = rest.wish.kind, rest._best
-            sure *= photos.chances(scores, rest.vector, kind, best, of_regions=self.by_regions)
+            shown, _ = photos.confidences(scores, rest.vector, kind, best, of_regions=self.by_regions)
+            sure *= shown
         return sure, stay
 
     def _pass_apart(self, photos: Collection, row_ids: IntArray) -> npt.NDArray[np.bool_]:

@@ -432,7 +432,6 @@ ASKED_WITH: dict[str, tuple[Any, ...]] = {
     "nearest": (np.ones((1, DIM), np.float32), 3),
     "hits": (np.ones(1, np.float32), np.ones(1, np.int64)),
     "judge": ([], np.ones(DIM, np.float32)),
-    "chances": (np.ones(0, np.float32), np.ones(DIM, np.float32)),
     "confidences": (np.ones(0, np.float32), np.ones(DIM, np.float32)),
     "record": (5,),
     "views": (5,),

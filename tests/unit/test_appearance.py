@@ -190,6 +190,42 @@ def test_colours(name: str, rgb: tuple[int, int, int]) -> None:
     assert colors(as_jpeg(small)) == {"gray"}
 
 
+@pytest.mark.parametrize(
+    ("rgb", "named", "not_named"),
+    [
+        ((255, 255, 0), "yellow", "green"), ((255, 20, 147), "pink", "red"), ((255, 192, 203), "pink", "red"),
+        ((222, 184, 135), None, "yellow"), ((205, 160, 110), None, "orange"), ((240, 230, 200), None, "green"),
+        ((150, 75, 45), "brown", "red"), ((170, 165, 150), None, "gray"), ((150, 160, 165), None, "blue"),
+        ((128, 128, 128), "gray", "blue"), ((85, 107, 47), "green", "brown"), ((135, 206, 235), None, "teal"),
+    ],
+)  # fmt: skip
+def test_colours_that_people_would_not_name_so(rgb: tuple[int, int, int], named: str | None, not_named: str) -> None:
+    """Tan is not yellow, skin not orange, paper not green, pure yellow not green."""
+    found = colors(Image.new("RGB", (300, 200), rgb))
+    assert not_named not in found
+    assert named is None or named in found
+
+
+def test_brown_and_grey_need_more_of_a_picture_than_red() -> None:
+    """They are in most photographs."""
+    colour_of = {"brown": (120, 70, 30), "gray": (128, 128, 128), "red": (200, 25, 30)}
+    for name, share in (("brown", 0.27), ("gray", 0.5), ("red", 0.15)):
+        for least, is_much in ((share - 0.05, False), (share + 0.05, True)):
+            image = Image.new("RGB", (300, 200), (90, 60, 160))
+            image.paste(colour_of[name], (0, 0, round(300 * least), 200))
+            assert (name in colors(image)) is is_much, (name, least)
+
+
+def test_a_product_on_white_has_the_colour_of_the_product() -> None:
+    for rgb, name in (((15, 15, 15), "black"), ((120, 70, 30), "brown"), ((200, 25, 30), "red")):
+        image = Image.new("RGB", (300, 300), "white")
+        image.paste(rgb, (80, 80, 230, 220))  # 23 % of the picture
+        assert colors(as_jpeg(image)) == {name, "white"}
+    stamp = Image.new("RGB", (300, 300), "white")
+    stamp.paste((200, 25, 30), (200, 200, 270, 270))  # 5 %
+    assert colors(as_jpeg(stamp)) == {"white"}
+
+
 @pytest.mark.many
 @pytest.mark.parametrize("size", [(1280, 800), (1170, 2532), (1000, 640)])
 def test_screenshots(size: tuple[int, int]) -> None:

@@ -176,8 +176,8 @@ def test_what_is_unlikely_is_left_out_of_windows_and_counted(
 
 @pytest.mark.slow
 def test_a_cut_beyond_the_first_rows_is_found(many: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(photos: Any, scores: Any, *_: Any, **__: Any) -> list[tuple[float, str]]:
-        return [(float(score), "maybe" if score > 0 else "unlikely") for score in scores]
+    def judge(photos: Any, scores: Any, *_: Any, **__: Any) -> tuple[Any, list[str]]:
+        return scores.astype(float), ["maybe" if score > 0 else "unlikely" for score in scores]
 
     monkeypatch.setattr("clipsearch.search.collection.Collection.confidences", judge)
     every = [hit["score"] for n in range(0, MANY, 500) for hit in window(many, query="red", offset=n, k=500)["hits"]]
