@@ -286,7 +286,8 @@ def index_folder(
     """
     with storage_errors(folder):
         notify = progress or (lambda _: None)
-        return _index_folder(folder, encoder, index, options or IndexOptions(), notify, stop, executor)
+        by = executor or LocalExecutor()
+        return _index_folder(folder, encoder, index, options or IndexOptions(), notify, stop, by)
 
 
 def _index_folder(
@@ -295,8 +296,8 @@ def _index_folder(
     index: Path | None,
     options: IndexOptions,
     notify: Callable[[Progress], None],
-    asked: threading.Event | None = None,
-    executor: Executor | None = None,
+    asked: threading.Event | None,
+    executor: Executor,
 ) -> IndexReport:
     check_folder(folder)
     index_dir = index_dir_for(folder.absolute(), index)
@@ -313,8 +314,9 @@ def _index_folder(
         if options.new is None:
             check_not_away(index_dir)
         check_pictures(root, index_dir, ignore)
+        executor.check()  # or a wrong address leaves an index without anything in it
     with Writer(index_dir) as writer:
-        run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify), executor or LocalExecutor())
+        run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify), executor)
         try:
             run.open()
             report = run.report
