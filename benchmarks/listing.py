@@ -92,6 +92,9 @@ class MakesUp:
 
     dies_after: int | None = None
 
+    def check(self) -> None:
+        """It is in this process."""
+
     def open(self, work: Work) -> MakesUp._Pool:
         return MakesUp._Pool(work.encoder.dim, self.dies_after)
 

@@ -17,7 +17,7 @@ import threading
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ import numpy as np
 
 from clipsearch.archives.listing import Spool
 from clipsearch.archives.remote import Storage
-from clipsearch.archives.said import with_said
+from clipsearch.archives.said import clean_name, with_said
 from clipsearch.config import INDEX_DIR_NAME, RECALL_LIMITS, check_not_away, index_dir_for, is_index
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded, encode_with_regions
@@ -115,6 +115,18 @@ LONG_PICTURES_WERE_CUT = (
     "an older version made this index and saw only the middle of panoramas and other long pictures. To see all, "
     "encode everything again with --reindex"
 )
+
+
+MOST_NAMED = 5
+
+
+def columns_left_out(columns: Mapping[str, str]) -> str:
+    """Says which columns of tables are not kept, and what each has."""
+    named = [f"{clean_name(name)} ({kind})" for name, kind in columns.items()]
+    more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
+    many = f"{len(named):,} columns beside the pictures are not kept, as they have"
+    counted = "one column beside the pictures is not kept, as it has" if len(named) == 1 else many
+    return f"{counted} neither texts, numbers nor times: {', '.join(named[:MOST_NAMED])}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +298,8 @@ def index_folder(
     """
     with storage_errors(folder):
         notify = progress or (lambda _: None)
-        return _index_folder(folder, encoder, index, options or IndexOptions(), notify, stop, executor)
+        by = executor or LocalExecutor()
+        return _index_folder(folder, encoder, index, options or IndexOptions(), notify, stop, by)
 
 
 def _index_folder(
@@ -295,8 +308,8 @@ def _index_folder(
     index: Path | None,
     options: IndexOptions,
     notify: Callable[[Progress], None],
-    asked: threading.Event | None = None,
-    executor: Executor | None = None,
+    asked: threading.Event | None,
+    executor: Executor,
 ) -> IndexReport:
     check_folder(folder)
     index_dir = index_dir_for(folder.absolute(), index)
@@ -313,8 +326,9 @@ def _index_folder(
         if options.new is None:
             check_not_away(index_dir)
         check_pictures(root, index_dir, ignore)
+        executor.check()  # or a wrong address leaves an index without anything in it
     with Writer(index_dir) as writer:
-        run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify), executor or LocalExecutor())
+        run = _Run(writer, root, encoder, options, ignore, _Teller(writer, notify), executor)
         try:
             run.open()
             report = run.report
@@ -871,6 +885,8 @@ class _Run:
                 self._missed.append(row)
             else:
                 lost.setdefault(catalog.path(row), []).append(row)
+        if self._unpacking.unkept:
+            self.report.warnings.append(columns_left_out(self._unpacking.unkept))
         emptied = archives_emptied(catalog, lost) if lost else set()
         for path, rows in lost.items():
             if path in emptied:

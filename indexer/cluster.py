@@ -23,7 +23,7 @@ from clipsearch.cores import available_cores, use_cores
 from clipsearch.encoder import Encoder
 from clipsearch.encoder.kinds import Precision
 from clipsearch.errors import ClipsearchError, ClusterError, InvalidArgument, first_line
-from clipsearch.indexer.connection import check_ray, connect
+from clipsearch.indexer.connection import address_of, check_ray, connect
 from clipsearch.indexer.executors import LocalPool, Work, open_local
 from clipsearch.indexer.schedule import DEPTH, TRIES, Schedule, Unit
 from clipsearch.indexer.units import (
@@ -98,6 +98,12 @@ class RayExecutor:
                 read_number(name, value, least)
         if self.address is not None and self.address.startswith("ray://"):
             raise InvalidArgument("address", self.address, "HOST:PORT of the head, or auto; not a Ray Client (ray://)")
+
+    def check(self) -> None:
+        """Connect to a cluster that is not begun here, and disconnect. Raises: MissingExtra, ClusterError."""
+        check_ray("indexing on a cluster")
+        if address_of(self.address) is not None:
+            connect(self.address).close()
 
     def open(self, work: Work) -> RayPool:
         """Connect, or begin a cluster. Raises: MissingExtra, ClusterError."""

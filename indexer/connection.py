@@ -63,6 +63,11 @@ class Connection:
             worker.print_to_stdstream = self._prints
 
 
+def address_of(given: str | None) -> str | None:
+    """The address of the cluster to use: as given, or $RAY_ADDRESS; None for one that is begun here."""
+    return given or os.environ.get("RAY_ADDRESS") or None
+
+
 def connect(address: str | None, *, cpus: int | None = None) -> Connection:
     """Connect to the cluster at `address`; without one (nor $RAY_ADDRESS), begin one here, with so many `cpus` to give
     away (default: what this machine has). A program that is connected already stays so. Raises: ClusterError."""
@@ -70,7 +75,7 @@ def connect(address: str | None, *, cpus: int | None = None) -> Connection:
 
     if ray.is_initialized():
         return Connection(is_own=False, is_local=False)
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    address = address_of(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         quiet |= {"address": "local", "num_cpus": cpus or available_cores(), "include_dashboard": False}

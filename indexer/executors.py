@@ -85,6 +85,10 @@ class Pool(Protocol):
 class Executor(Protocol):
     """Who does the work of a run."""
 
+    def check(self) -> None:
+        """Whether it is there, before anything is made for the run. Raises: ClipsearchError."""
+        ...
+
     def open(self, work: Work) -> Pool:
         """Begin. Raises: ClipsearchError."""
         ...
@@ -102,6 +106,9 @@ class LocalPool(DecodePool):
 
 class LocalExecutor:
     """This machine."""
+
+    def check(self) -> None:
+        """It is here."""
 
     def open(self, work: Work) -> LocalPool:
         return open_local(work)

@@ -47,6 +47,7 @@ class Unpacking:
     def __init__(self, root: Path, catalog: Catalog, *, keeps_names: bool = False) -> None:
         """`keeps_names`: of archives of which the catalog has nothing, too."""
         self.found = 0
+        self.unkept: dict[str, str] = {}  # columns of tables that are not kept, and what they have
         self._keeps_names = keeps_names
         self._root = root
         self._catalog = catalog
@@ -59,6 +60,7 @@ class Unpacking:
             yield source
             return
         self.found += source.rows - archive.pictures_done(self._catalog)
+        self.unkept |= source.unkept
         try:
             yield from members_to_read(self._catalog, archive)
         except OSError as error:

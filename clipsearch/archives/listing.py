@@ -73,6 +73,7 @@ class Archive:
         self.path = path
         self.damage: str | None = None
         self.doubt: str | None = None
+        self.unkept: dict[str, str] = {}  # columns whose values say nothing in words, and what they have
         self.why_empty = "it has no pictures"
 
     @abstractmethod

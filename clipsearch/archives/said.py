@@ -7,6 +7,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from clipsearch.records import PictureMetadata
@@ -26,6 +28,11 @@ LONGEST_CAPTION = 10_000
 def plain_name(name: str) -> str:
     """A column's name as the lists here have it."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def clean_name(name: str) -> str:
+    """A column's name as it is shown and searched."""
+    return _clean(name, 100).replace("=", "_")
 
 
 def captions_in(value: Any) -> list[str] | None:
@@ -61,12 +68,11 @@ def said_in(columns: Mapping[str, Any]) -> PictureMetadata:
         elif plain in CAPTION_COLUMNS and (said := captions_in(value)) is not None:
             captions += [line for text in said for line in _clean(text, LONGEST_CAPTION, keep_lines=True).splitlines()]
         elif plain in KEYWORD_COLUMNS and isinstance(value, str | list):
-            words = value.split(",") if isinstance(value, str) else [word for word in value if isinstance(word, str)]
-            keywords += [word for text in words if (word := _clean(text, LONGEST_VALUE))]
+            words = value.split(",") if isinstance(value, str) else value
+            keywords += [word for one in words if (word := _text(one))]
         else:
             values = value[:MOST_LISTED] if isinstance(value, list) else [value]
-            clean_name = _clean(name, 100).replace("=", "_")
-            rest += [f"{clean_name}={text}" for one in values if (text := _text(one))]
+            rest += [f"{clean_name(name)}={text}" for one in values if (text := _text(one))]
     return PictureMetadata(
         title=title,
         caption="\n".join(_distinct(captions)) or None,
@@ -104,24 +110,39 @@ def _distinct(texts: list[str]) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
-    """A value of any other column as text; "" for what has none, such as bytes."""
+    """A value of any other column as text; "" for what has none, such as bytes. A duration is in seconds."""
     if isinstance(value, str):
         return _clean(value, LONGEST_VALUE)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, timedelta):
+        value = Decimal(value // timedelta(microseconds=1)).scaleb(-6)
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return ""
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, float):
         if not math.isfinite(value):
             return ""
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else f"{value:.9g}"
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, dict):
+    if isinstance(value, dict | list | tuple):
         try:
-            return _clean(json.dumps(value, ensure_ascii=False, default=lambda _: None), LONGEST_VALUE)
+            told = json.dumps(_plain(value), ensure_ascii=False, default=lambda one: _text(one) or None)
+            return _clean(told, LONGEST_VALUE)
         except (TypeError, ValueError, RecursionError):
             return ""
     isoformat = getattr(value, "isoformat", None)  # dates of Arrow
     return _clean(str(isoformat()), LONGEST_VALUE) if callable(isoformat) else ""
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: with keys that are texts, as those of a map need not be."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else _text(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _clean(text: str, longest: int, *, keep_lines: bool = False) -> str:

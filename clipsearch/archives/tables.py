@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from clipsearch.archives.listing import Archive, Member, Spool
-from clipsearch.archives.said import plain_name, said_in
+from clipsearch.archives.said import MOST_LISTED, plain_name, said_in
 from clipsearch.errors import first_line
 from clipsearch.pictures.formats import HEAD_BYTES, format_of, identify
 from clipsearch.places import is_address
@@ -31,6 +31,8 @@ class Table(Archive):
     def __init__(self, path: str) -> None:
         """Raises: OSError, ValueError if it is no such file."""
         super().__init__(path)
+        import pyarrow as pa
+
         with _reporting(path):
             schema, self.rows = _shape(path)
             self._picture = picture_column(path, schema)
@@ -40,6 +42,8 @@ class Table(Archive):
             return
         names = [field.name for field in schema if field.name != self._picture and _is_text(field.type)]
         self._others = list(dict.fromkeys(names))
+        kept = {self._picture, *self._others}
+        self.unkept = {f.name: _plain_kind(f.type) for f in schema if f.name not in kept and f.type != pa.null()}
         self._labels = _labels(schema)
 
     def members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
@@ -126,8 +130,13 @@ def _values(column: Any) -> list[Any]:
 
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # which only pandas has
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    if pa.types.is_duration(column.type) and column.type.unit == "ns":
+        column = column.cast(pa.duration("us"), safe=False)
     try:
-        return list(column.to_pylist())
+        values = column.to_pylist()
+        if pa.types.is_map(column.type):
+            return [None if value is None else dict(value) for value in values]
+        return list(values)
     except Exception:  # one value that Python cannot hold, such as a year 10000: the others are told
         return [_value(one) for one in column]
 
@@ -159,18 +168,35 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Whether a column says something that can be written in words."""
+    """Whether a column says something that can be written in words: texts, numbers, times, and what is made of them."""
     import pyarrow as pa
 
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    of = pa.types
+    if of.is_fixed_size_list(kind):  # a long one is a vector
+        return kind.list_size <= MOST_LISTED and _is_text(kind.value_type)
+    if of.is_list(kind) or of.is_large_list(kind) or of.is_list_view(kind) or of.is_large_list_view(kind):
         return _is_text(kind.value_type)
-    if pa.types.is_dictionary(kind):
+    if of.is_dictionary(kind) or of.is_run_end_encoded(kind):
         return _is_text(kind.value_type)
-    if pa.types.is_struct(kind):
+    if of.is_map(kind):
+        return _is_text(kind.key_type) and _is_text(kind.item_type)
+    if of.is_struct(kind):
         return all(_is_text(kind.field(n).type) for n in range(kind.num_fields)) and kind.num_fields < 20
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if of.is_string(kind) or of.is_large_string(kind) or of.is_string_view(kind) or of.is_decimal(kind):
         return True
-    return bool(pa.types.is_primitive(kind))
+    return bool(of.is_primitive(kind)) and not of.is_interval(kind)
+
+
+def _plain_kind(kind: pa.DataType) -> str:
+    """What a column that is not kept has, for people."""
+    import pyarrow as pa
+
+    of = pa.types
+    if of.is_fixed_size_list(kind) and _is_text(kind.value_type):
+        return "vectors"
+    if _is_bytes(kind) or of.is_fixed_size_binary(kind):
+        return "bytes"
+    return str(kind)[:40]
 
 
 def _content(value: Any) -> tuple[bytes, str]:

@@ -292,3 +292,4 @@ def test_what_cannot_be_a_cluster_is_refused(tmp_path: Path) -> None:
         RayExecutor("ray://head:10001")
     with place_for_ray(), pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:9: connection refused"):
         run(folder, ray_executor("127.0.0.1:9"))
+    assert not (folder / ".clipsearch").exists()  # the address is tried before anything is made

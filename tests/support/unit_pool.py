@@ -16,6 +16,9 @@ UNIT = 7
 class UnitExecutor:
     """Does a unit when somebody waits for a result."""
 
+    def check(self) -> None:
+        """It is in this process."""
+
     def open(self, work: Work) -> UnitPool:
         return UnitPool(work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import os
@@ -12,6 +13,8 @@ import sys
 import tarfile
 import threading
 from contextlib import suppress
+from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -647,6 +650,48 @@ def test_a_changed_archive_does_not_show_another_picture(photos: Path, encoder: 
 def collection_records(index: Path, encoder: FakeEncoder) -> list[Any]:
     with Collection(index, encoder=encoder) as photos:
         return [photos.record(int(row_id)) for row_id in photos.row_ids()]
+
+
+def test_columns_of_every_kind_are_values_or_are_named(tmp_path: Path, encoder: FakeEncoder) -> None:
+    day = dt.date(2024, 2, 29)
+    pair = pa.StructArray.from_arrays([pa.array([Decimal("1.50"), None])], names=["cost"])
+    kept = {
+        "price": pa.array([Decimal("12.50"), Decimal("-3.00")], pa.decimal128(9, 2)),
+        "wide": pa.array([Decimal("1E+20"), None], pa.decimal256(50, 2)),
+        "took": pa.array([5_400_000_000_000, 1_500_000_000], pa.duration("ns")),
+        "at": pa.array([dt.time(23, 59, 58), None], pa.time64("us")),
+        "day": pa.array([day, None], pa.date32()),
+        "when": pa.array([dt.datetime(2024, 2, 29, 1, 2, 3), None], pa.timestamp("s")),
+        "map": pa.array([[("a", 1), ("b", 2)], None], pa.map_(pa.string(), pa.int8())),
+        "by day": pa.array([[(day, Decimal("0.10"))], []], pa.map_(pa.date32(), pa.decimal128(5, 2))),
+        "nested": pa.array([[[1, 2], [3]], []], pa.list_(pa.list_(pa.int8()))),
+        "box": pa.array([[1, 2, 3, 4], None], pa.list_(pa.int16(), 4)),
+        "of": pair,
+        "kind": pa.array(["cat", None]).dictionary_encode(),
+        "keywords": pa.array([[1, 2], None], pa.list_(pa.int8())),
+    }
+    left = {
+        "mask": pa.array([b"\0", b"\1"], pa.binary()),
+        "id": pa.array([b"0123456789abcdef"] * 2, pa.binary(16)),
+        "vector": pa.array([[0.5] * 32] * 2, pa.list_(pa.float32(), 32)),
+        "nothing": pa.nulls(2),
+    }
+    made = pa.table({"jpg": pa.array([jpeg(0), jpeg(1)], pa.binary()), **kept, **left})
+    write_parquet(tmp_path / "t.parquet", made)
+    report = run(tmp_path / "t.parquet", encoder)
+    told = "3 columns beside the pictures are not kept, as they have neither texts, numbers nor times: "
+    assert report.warnings == [f"{told}mask (bytes), id (bytes), vector (vectors)"]
+    first, second = (
+        record.metadata for record in sorted(collection_records(report.index, encoder), key=attrgetter("offset"))
+    )
+    assert first.columns == (
+        "price=12.5", "wide=100000000000000000000", "took=5400", "at=23:59:58", "day=2024-02-29",
+        "when=2024-02-29T01:02:03", 'map={"a": 1, "b": 2}', 'by day={"2024-02-29": "0.1"}', "nested=[1, 2]",
+        "nested=[3]", "box=1", "box=2", "box=3", "box=4", 'of={"cost": "1.5"}', "kind=cat",
+    )  # fmt: skip
+    assert first.keywords == ("1", "2")
+    assert second.columns == ("price=-3", "took=1.5", "by day={}", 'of={"cost": null}')
+    assert run(tmp_path / "t.parquet", encoder).warnings == []  # once
 
 
 texts = st.text(max_size=30)
