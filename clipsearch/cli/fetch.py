@@ -11,10 +11,11 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from clipsearch.errors import ClipsearchError, UnreadablePicture
 from clipsearch.pictures.formats import HEAD_BYTES, identify
@@ -23,8 +24,12 @@ from clipsearch.temporary import temporary_folder
 MOST_BYTES = 50 * 2**20
 MOST_SECONDS = 30.0
 MOST_REDIRECTS = 5
+_TOO_LONG = f"it takes longer than {MOST_SECONDS:.0f} seconds"
 _CHUNK_BYTES = 64 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
+_AS_WRITTEN = (
+    "%/:@!$&'()*+,;=?[]"  # in the path of an address and behind it; all else but letters and digits is escaped
+)
 
 
 class CannotFetch(ClipsearchError):
@@ -64,25 +69,33 @@ def _follow(address: str, ends_at: float) -> bytes:
         try:
             content, goes_to = _get(at, ends_at)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise CannotFetch(at, str(error) or type(error).__name__) from error
+            is_late = time.monotonic() >= ends_at
+            reason = _TOO_LONG if is_late else getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise CannotFetch(at, reason) from error
         if content is not None:
             return content
-        at = urljoin(at, goes_to)
+        at = urljoin(at, _as_utf8(goes_to))
     raise CannotFetch(address, f"it redirects more than {MOST_REDIRECTS} times")
 
 
 def _get(address: str, ends_at: float) -> tuple[bytes | None, str]:
     """What is at an address, or None and where it redirects to. Raises: OSError, HTTPException, ValueError."""
     parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https"):
         raise ValueError("only http and https addresses are fetched")
+    if not parts.hostname:
+        raise ValueError("it names no server")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     connection = http.client.HTTPConnection(parts.hostname, port)
     connection.sock = _connect(parts.hostname, port, ends_at)
-    with contextlib.closing(connection):
+    with contextlib.closing(connection), _ended(connection, ends_at):
         if parts.scheme == "https":
-            connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=parts.hostname)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            secure = ssl.create_default_context().wrap_socket(
+                connection.sock, server_hostname=parts.hostname, do_handshake_on_connect=False
+            )
+            connection.sock = secure
+            secure.do_handshake()
+        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_AS_WRITTEN)
         connection.request("GET", target, headers={"User-Agent": "clipsearch", "Accept": "image/*"})
         answer = connection.getresponse()
         if answer.status in _REDIRECTS:
@@ -94,8 +107,34 @@ def _get(address: str, ends_at: float) -> tuple[bytes | None, str]:
             content += chunk
             if len(content) > MOST_BYTES:
                 raise ValueError(f"it is larger than {MOST_BYTES // 2**20} MiB")
-            _left(ends_at)
+        _left(ends_at)  # else it may have been ended before it was whole
         return bytes(content), ""
+
+
+@contextlib.contextmanager
+def _ended(connection: http.client.HTTPConnection, ends_at: float) -> Iterator[None]:
+    """While the `with` lasts, a connection is ended when its time is over, however slowly bytes go on coming: the
+    timeout of a socket begins anew with each."""
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # of what encrypts, too: its reads end
+
+    timer = threading.Timer(_left(ends_at), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _as_utf8(header: str) -> str:
+    """A header that holds UTF-8, which http.client takes for Latin-1."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def _connect(host: str, port: int, ends_at: float) -> socket.socket:
@@ -125,5 +164,5 @@ def _left(ends_at: float) -> float:
     """Seconds that are left. Raises: TimeoutError."""
     left = ends_at - time.monotonic()
     if left <= 0:
-        raise TimeoutError(f"it takes longer than {MOST_SECONDS:.0f} seconds")
+        raise TimeoutError(_TOO_LONG)
     return left

@@ -43,6 +43,11 @@ _READ_SCRIPTS = frozenset(("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "
 _NO_SCRIPT = frozenset(("LATIN", "MODIFIER"))
 _MARKS = " .?!…。？！、，:'\"“”„‘’«»()[]{}*_~#¿¡-–—"
 _WORD = re.compile(r"[^\W\d_]+")
+# Emoji one after another, each with what changes it: a skin, a style, what it is joined with.
+_EMOJI = re.compile(
+    "((?:[\u231a\u231b\u23e9-\u23fa\u2600-\u27bf\u2b1b\u2b1c\u2b50\u2b55\U0001f000-\U0001faff]"
+    "[\ufe0e\ufe0f\u200d\u20e3\U000e0020-\U000e007f]*)+)"
+)
 # Words around what is meant, which a search puts there by itself, say nothing about its language.
 _FRAME = re.compile(
     r"\s*(an?|the)?\s*(close-up )?(photo|picture|photograph|image) of (an? |the )?(?=\S)", re.IGNORECASE
@@ -171,9 +176,9 @@ def has_letters_read(text: str) -> bool:
 
 
 def said_words(text: str) -> list[str]:
-    """The words and emoji of a text, as they are written; no marks, numbers or symbols."""
-    words = (word.strip(_MARKS) for word in re.split(r"[\s,;/&+|]+", text))
-    return [word for word in words if any(map(_says_something, word))]
+    """The words and emoji of a text, as they are written; no marks, numbers or symbols. Emoji at a word are apart."""
+    words = (word.strip(_MARKS) for part in re.split(r"[\s,;/&+|]+", text) for word in _EMOJI.split(part))
+    return [word for word in words if any(map(_says_something, word)) or _EMOJI.fullmatch(word)]
 
 
 def _says_something(sign: str) -> bool:

@@ -110,6 +110,7 @@ SAMPLE_ROWS = 4096
 CANCELLED = 1e-4  # of the weights: shorter sums are noise
 
 MOST_MISSPELT = 3
+_BESIDE_WORDS = " ,;:.?!…-–—+&/|"  # left at the ends of a text of which words were left out
 SURELY_READ = 12  # characters that every model reads; those of 16 tokens are the narrowest
 
 
@@ -855,13 +856,19 @@ class Collection:
 
     def _reads(self, text: str) -> bool:
         """Whether the model has tokens for anything in a text; no model is loaded to say so of English letters."""
-        return (text.isascii() and any(map(str.isalpha, text))) or self.encoder.reads(text)
+        return (text.isascii() and any(map(str.isalpha, text))) or self.encoder.reads(self._readable(text))
 
     def _readable(self, text: str) -> str:
-        """A text without words that the model has no token for: what it would take them for is not in it."""
-        for word in self.encoder.unread_words(text):
-            text = re.sub(rf"\s*(?<!\w){re.escape(word)}(?!\w)", "", text)
-        return text
+        """A text without words that the model has no token for: what it would take them for is not in it. What is left
+        is what somebody would have typed without them: no marks stay where they stood."""
+        unread = sorted(set(self.encoder.unread_words(text)), key=len, reverse=True)
+        if not unread:
+            return text
+        for word in unread:
+            begins, ends = ("(?<!\\w)" if word[0].isalnum() else ""), ("(?!\\w)" if word[-1].isalnum() else "")
+            text = re.sub(begins + re.escape(word) + ends, " ", text)
+        text = re.sub(r"[(\[]\s*[)\]]|\s+(?=[,;.?!\s])", "", text)
+        return text.strip(_BESIDE_WORDS)
 
     def _terms_of(self, query: Query, encoded: Mapping[str, FloatArray]) -> list[VectorOf]:
         """The vectors of a query whose texts are encoded."""

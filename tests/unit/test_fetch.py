@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import pytest
 
@@ -21,10 +24,20 @@ def jpeg() -> bytes:
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = {"/cat.jpg": jpeg(), "/page": b"<html>", "/large": jpeg() + bytes(200_000)}.get(self.path)
+        if self.path == "/dripping":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+            return
+        pictures = ("/cat.jpg", "/K%C3%B6ln/%E7%8C%AB.jpg?size=gro%C3%9F", "/a%20b%2Fc.jpg")
+        body = {"/page": b"<html>", "/large": jpeg() + bytes(200_000)}.get(self.path)
+        body = jpeg() if self.path in pictures else body
         if self.path.startswith("/to?"):
             self.send_response(302)
-            self.send_header("Location", self.path[4:])
+            goes_to = {"/Köln/": "/Köln/猫.jpg?size=groß".encode().decode("latin-1")}
+            self.send_header("Location", goes_to.get(unquote(self.path[4:]), self.path[4:]))
             self.end_headers()
             return
         self.send_response(200 if body is not None else 404)
@@ -95,4 +108,29 @@ def test_a_picture_is_fetched_and_gone_afterwards(site: str) -> None:
 def test_what_is_refused(site: str, path: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "MOST_BYTES", 100_000)
     with pytest.raises(fetch.CannotFetch, match=why), fetch.fetched(f"{site}{path}"):
+        pass
+
+
+@pytest.mark.usefixtures("reachable")
+@pytest.mark.parametrize(
+    "path", ["/Köln/猫.jpg?size=groß", "/K%C3%B6ln/猫.jpg?size=groß#part", "/a%20b%2Fc.jpg", "/to?/Köln/"]
+)
+def test_an_address_as_browsers_show_it_is_fetched(site: str, path: str) -> None:
+    with fetch.fetched(f"{site}{path}") as file:
+        assert file.read_bytes() == jpeg()
+
+
+@pytest.mark.usefixtures("reachable")
+def test_a_server_that_sends_byte_after_byte_is_left_when_time_is_over(
+    site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "MOST_SECONDS", 0.5)
+    began = time.monotonic()
+    with pytest.raises(fetch.CannotFetch, match="it takes longer than"), fetch.fetched(f"{site}/dripping"):
+        pass
+    assert time.monotonic() - began < 5  # it would go on for ten seconds
+
+
+def test_an_address_without_a_server_says_so() -> None:
+    with pytest.raises(fetch.CannotFetch, match="it names no server"), fetch.fetched("https:///cat.jpg"):
         pass

@@ -87,6 +87,28 @@ def test_a_typed_query(collection: Collection, query: str, terms: str, filters: 
             collection.search(offered, all=True)  # what is offered can be asked
 
 
+@pytest.mark.usefixtures("shared_cache")
+@pytest.mark.parametrize(
+    ("query", "readable"),
+    [
+        ("собака dog", "dog"),
+        ("dog, собака", "dog"),
+        ("강아지: dog", "dog"),
+        ("dog❤️", "dog"),
+        ("☀️dog", "dog"),
+        ("dog -🐶", "dog"),
+        ("dog (🐶)", "dog"),
+        ("a dog 🐶, on grass", "a dog, on grass"),
+        ("dog❤️cat", "dog cat"),
+        ("dog 👩‍👧‍👦 & 🇩🇪", "dog"),
+        ("dog собака (brown)", "dog (brown)"),
+    ],
+)
+def test_only_what_the_model_reads_is_searched_for(collection: Collection, query: str, readable: str) -> None:
+    assert (collection.encode_query(query) == collection.encode_query(readable)).all()
+    assert any("so only the rest was searched for" in line for line in collection.notices(query))
+
+
 PIECES = (
     "dog", "a beach", "2:cat", "without people", "no cars", "not a dog", "in 2019", "july 2020", "2019-2021", "red",
     "from May to July 2021", "last year", "05/06/2019", "black and white photo of", "screenshot of a chat", "!cars",
