@@ -51,6 +51,8 @@ _NO_DATE = re.compile(
     r"|jusqu'à|antes\s+de|después\s+de|desde|hasta|minus|nor|class(?:\s+of)?)|[-–—+]|\b(?:after|before|date|since|until|year):)\s*$",
     re.IGNORECASE,
 )
+# Of "before christmas 2020" and "the week of 4 July 2021", another time than the date.
+_OTHER_TIME = re.compile(r"\b(?:(?:before|after|since|until|till)\b.*|week(?:end)?\s*)$", re.IGNORECASE)
 _DATES = tuple(
     rf"(?<![\w:/.-])(?P<before>{_BEFORE_DATE})\b{pattern}{_END}"
     for pattern in (
@@ -64,6 +66,7 @@ _DATES = tuple(
         rf"(?P<month>{_MONTH})\.?,?\s+(?:of\s+|de\s+)?(?P<year>{_YEAR})",
         rf"(?P<year>{_YEAR})\s+(?P<month>{_MONTH})",
         rf"(?P<year>{_YEAR})[-/](?P<number>\d{{2}})",
+        rf"(?P<number>0[1-9]|1[0-2])/(?P<year>{_YEAR})",  # 1/2000 is a shutter speed
         rf"(?P<year>{_YEAR})",
     )
 )
@@ -82,7 +85,7 @@ _DAYS_OF_MONTH = (
 )
 _DECADE = (
     rf"(?<![\w:/.-])(?P<in>{_TAKEN}(?:{_IN})\s+)?(?:the\s+)?\b(?P<year>19[5-9]0|20\d0)['’]?s\b"
-    r"|\b(?:in|from|during)\s+the\s+(?:['’]?(?P<tens>[5-9])0['’]?s"
+    r"|(?:\b(?:in|from|during)\s+the\s+|^(?:the\s+)?(?=['’]?\w+['’]?\w?$))(?:['’]?(?P<tens>[5-9])0['’]?s"
     r"|(?P<word>fifties|sixties|seventies|eighties|nineties))\b"
 )
 _TENS = {"fifties": 5, "sixties": 6, "seventies": 7, "eighties": 8, "nineties": 9}
@@ -283,6 +286,8 @@ def _single(text: str, today: datetime.date) -> Said | None:
         if (side := pattern.search(head)) is not None:
             is_sure = _NO_DATE.search(head[: side.start()]) is None and len(spans) == 1 and not _STRADDLES.search(text)
             return Said(f"{side[0]}{words}", (f"{field}:{spans[0][end]}",)) if is_sure else None
+    if _OTHER_TIME.search(head) is not None and (is_year or match["before"][:2].lower() == "of"):
+        return None
     if _NO_DATE.search(head) is not None or (is_year and not _is_of_taking(text, match, words)):
         return None
     season = re.search(_SEASON, head, re.IGNORECASE) if is_year else None

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 
 from clipsearch.query import Query
-from clipsearch.query.rewriting import rewritten
+from clipsearch.query.rewriting import PICTURE, PICTURES_ALONE, rewritten
 
-_PICTURE = r"(?:photos?|photographs?|pictures?|pics?|images?|shots?|portraits?)"
-_BEFORE_HEAD = re.compile(rf"(?:(?:an?|the|my|our|some|two|three)\s+)*{_PICTURE}\s+of\s+", re.IGNORECASE)
+_BEFORE_HEAD = re.compile(
+    r"(?:(?:an?|the|my|our|some|all|any|two|three)\s+)*"
+    rf"(?:{PICTURE}\s+(?:of|with|showing)|(?:shots?|portraits?)\s+of)\s+",
+    re.IGNORECASE,
+)
+_NO_THING = re.compile(rf"{PICTURE}|background|\W.*", re.IGNORECASE)
 _NOT_DOING = "building|wedding|evening|morning|ceiling|painting|clothing|earring|ring|king|wing|string|spring|thing"
 _DOING = rf"(?!(?:{_NOT_DOING})\b)\w{{2,}}ing"
 _AFTER_HEAD = re.compile(
-    r"\s(?:in|on|at|with|without|of|for|from|by|near|under|over|behind|beside|between|against|into|through|and|or|who|that"
+    r"\s(?:in|on|at|with|without|of|for|from|by|near|under|over|behind|beside|between|against|into|through|and|or|but|no|not|except|minus|who|that"
     rf"|which|is|are|has|have|wears|holds|{_DOING}(?=\s+(?:an?|the|his|her|its|their|in|on|at|to|up|down|along|through|over"
     rf"|with|near|by)\b))\s.*|[,.;:?!].*|\s{_DOING}$",
     re.IGNORECASE | re.DOTALL,
@@ -33,8 +37,11 @@ def head_of(query: Query) -> tuple[str, str] | None:
     if len(query.terms) != 1 or query.terms[0].kind != "text" or query.terms[0].weight <= 0:
         return None
     term = query.terms[0]
-    words = _AFTER_HEAD.sub("", _BEFORE_HEAD.sub("", term.value, count=1).strip(), count=1).split()
+    about = _AFTER_HEAD.sub("", _BEFORE_HEAD.sub("", term.value, count=1).strip(), count=1)
+    words = [word for word in about.split() if not word.isdecimal()]
     if not words or len(words[-1]) < 3 or len(term.value.split()) < 2:
+        return None
+    if PICTURES_ALONE.fullmatch(about) or _NO_THING.fullmatch(words[-1]):
         return None
     written = rewritten(query, [term], [(term.value, words[-1])])
     return None if written is None else (words[-1], written)

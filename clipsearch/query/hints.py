@@ -23,9 +23,13 @@ _UNWANTED = (
     "sans pas sin senza sem zonder geen"
 )
 _OF_DATES, _OF_UNWANTED = frozenset(_DATES.split()), frozenset(_UNWANTED.split())
+_TYPES = (
+    ".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif", ".jp2", ".dng",
+    ".raw", ".cr2", ".nef", ".arw", ".pdf", ".mp4", ".mov",
+)  # fmt: skip
 _LOOKS = (
-    "b&w", "b & w", "b/w", "scale", "monochrome", "blur", "screen", "out-of", "out of", "panoram", "dark", "bright",
-    "scan", "document", "grey", *COLORS,
+    "b&w", "b & w", "b/w", "scale", "monochrome", "sepia", "blur", "screen", "out-of", "out of", "panoram", "dark",
+    "bright", "scan", "document", "grey", *COLORS,
 )  # fmt: skip
 
 
@@ -45,7 +49,12 @@ def hints(query: Query, today: datetime.date | None = None) -> list[str]:
 
             told += address_in(term.value)
             continue
-        if not _OF_UNWANTED.isdisjoint(words) or "!" in text or "-free" in text:
+        if text.endswith(_TYPES) and len(words) == 1:
+            from clipsearch.query.addresses import file_name
+
+            told += file_name(query, term)
+            continue
+        if not _OF_UNWANTED.isdisjoint(words) or "!" in text or "--" in text or "-free" in text:
             from clipsearch.query.unwanted import left_out
 
             told += left_out(query, term)

@@ -21,6 +21,11 @@ _LOOKS = tuple(
             "is:monochrome",
             sentence("look_monochrome", "pictures without colour"),
         ),
+        (
+            rf"\b(?:in\s+)?sepia(?:[\s-]+toned?)?(?:{_OF}|{_ALONE})",
+            "is:monochrome",
+            sentence("look_toned", "pictures in one tone"),
+        ),
         (r"\b(?:a\s+)?screen\s?shots?\b(?:\s+of\b)?", "is:screenshot", sentence("look_screenshot", "screenshots")),
         (
             rf"\b(?:a\s+)?(?:blurry|blurred|out[- ]of[- ]focus)(?:{_OF}|{_ALONE})",

@@ -15,6 +15,13 @@ from clipsearch.query.nodes import AllOf, Filter
 
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”|„[^“”]*[“”]')
 _MARKS = " ,.;?!"
+PICTURE = r"(?:photos?|photographs?|pictures?|pics?|images?|fotos?|bilder)"
+# What names no picture more than another: "photos from yesterday" are all of them.
+PICTURES_ALONE = re.compile(
+    rf"(?:(?:please|show|find|give|get|me|us|a|an|all|any|every|the|my|our|some|of|those|alle|meine)\s+)*{PICTURE}"
+    r"(?:\s+(?:with|of|in|on|from|taken|made|shot|that|which|are|were))*",
+    re.IGNORECASE,
+)
 # What is left of a sentence at the side of what is taken out of it, and says nothing by itself.
 _DANGLING_END = re.compile(
     r"(?:^|\s)(?:an?|the|of|in|on|at|from|with|and|but|or|that|which|who|there|is|are|has|have|having|showing|im|am|aus"
@@ -76,6 +83,8 @@ def _candidates(source: str, at: int, phrases: Sequence[tuple[str, str]], added:
         return
     body = " ".join(re.sub(r"\(\s*\)|\[\s*\]", " ", body).split())
     body = re.sub(r"^\+\s+", "", body)
+    if added and PICTURES_ALONE.fullmatch(body):
+        body = ""
     for whole in dict.fromkeys((body.rstrip(_MARKS), body)):
         yield f"{whole.removesuffix(' +')} {added}".strip()
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 LEAST_LETTERS = 5  # shorter words are near to too many others
 _TWO_SLIPS_FROM = 9
+_SWAPPED_FROM = 7
+_LEAST_OF_COMPOUND = 3
 _WORD = re.compile(r"(?<![\w'@#.-])[a-z]+(?![\w'@:-]|\.\w)")  # names begin with a capital
 _ENDINGS = ("s", "es", "ed", "er", "ers", "ing", "ings", "ly", "ness", "less", "y", "d", "r", "like", "ish", "able")
 
@@ -54,8 +56,32 @@ def nearest_word(word: str, words: Sequence[str], *, is_listed: bool = False) ->
     letters = sorted(word)
     if is_listed:
         near = [other for other in near if sorted(other) == letters]
+    elif slips == 1 and len(word) >= _SWAPPED_FROM:  # bycicle: two letters have changed places
+        near = [other for other in near if sorted(other) == letters or OSA.distance(word, other, score_cutoff=1) <= 1]
+        slips = 2
     ranked = sorted(
         (distance, sorted(other) != letters, other[:1] != word[:1], number, other)
         for other, distance, number in extract(word, near, scorer=OSA.distance, score_cutoff=slips, limit=None)
     )
     return next((other for distance, _, elsewhere, _, other in ranked if not elsewhere or distance < 2), None)
+
+
+def nearest_compound(word: str, words: Sequence[str], is_word: Callable[[str], bool]) -> str | None:
+    """The word of two that a model knows that is one slip away from `word`, such as skateboard; None if there is none,
+    or are several. `is_word`: whether the two together are a word too."""
+    known = frozenset(words)
+
+    def is_compound(other: str) -> bool:
+        places = range(_LEAST_OF_COMPOUND, len(other) - _LEAST_OF_COMPOUND + 1)
+        return any(other[:at] in known and other[at:] in known for at in places)
+
+    if any(is_compound(word.removesuffix(ending)) for ending in ("", "s", "es", "ed", "er", "ers", "ing")):
+        return None  # windsurfs
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    parts = [(word[:at], word[at:]) for at in range(len(word) + 1)]
+    slips = {head + rest[1:] for head, rest in parts if rest}
+    slips |= {head + rest[1] + rest[0] + rest[2:] for head, rest in parts if len(rest) > 1}
+    slips |= {head + letter + rest[1:] for head, rest in parts if rest for letter in letters}
+    slips |= {head + letter + rest for head, rest in parts for letter in letters}
+    near = [other for other in slips if other[:1] == word[:1] and is_compound(other) and is_word(other)]
+    return near[0] if len(near) == 1 else None

@@ -43,7 +43,7 @@ _WITHOUT = re.compile(
     rf"(?:{_OR}{_ARTICLE}{_THING})*)\b{_BEHIND}(?(open)\s*[)\]])",
     re.IGNORECASE,
 )
-_SIGNED = re.compile(rf"(?:(?:\b(?:and|but)|&&?)\s*)?(?<![^\s(])!(?P<things>{_THING})\b(?=\s|$)", re.IGNORECASE)
+_SIGNED = re.compile(rf"(?:(?:\b(?:and|but)|&&?)\s*)?(?<![^\s(])(?:!|--)(?P<things>{_THING})\b(?=\s|$)", re.IGNORECASE)
 _FREE = re.compile(
     r"(?<![\w-])(?P<things>people|person|human|crowd|tourist|car|traffic|dog|cat|animal|cloud|snow|text|watermark)s?-free\b",
     re.IGNORECASE,
@@ -87,8 +87,8 @@ def left_out(query: Query, term: Term) -> list[str]:
         (found for pattern in (_WITHOUT, _SIGNED, _FREE) for found in pattern.finditer(term.value)),
         key=lambda m: m.start(),
     ):
-        named = _things(match)
-        if named is None:
+        named = None if re.search(r"(?:^|\s)\d+\s*$", term.value[: match.start()]) else _things(match)
+        if named is None:  # 3 no trumps
             return []  # half of what is not wanted is not offered
         phrases.append(match[0].strip())
         things += named

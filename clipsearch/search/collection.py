@@ -796,11 +796,14 @@ class Collection:
         if not words:
             return []
         from clipsearch.query.rewriting import corrected
-        from clipsearch.query.spelling import nearest_word
+        from clipsearch.query.spelling import nearest_compound, nearest_word
 
         told: list[str] = []
         for word in words:
-            meant = nearest_word(word, self.encoder.words(), is_listed=self.encoder.is_english_word(word))
+            known, is_listed = self.encoder.words(), self.encoder.is_english_word(word)
+            meant = nearest_word(word, known, is_listed=is_listed)
+            if meant is None and not is_listed:
+                meant = nearest_compound(word, known, self.encoder.is_english_word)
             written = None if meant is None else corrected(query, term, word, meant)
             if written is not None:
                 told.append(

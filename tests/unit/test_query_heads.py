@@ -27,13 +27,30 @@ from tests.support.pictures import picture, plain
         ("woman wearing a green hat", "woman", "woman"),
         ("glass, broken", "glass", "glass"),
         ("red car after:2020", "car", "car after:2020"),
+        ("find all photos with a bus", "bus", "bus"),
+        ("food no meat", "food", "food"),
+        ("black dog without a leash", "dog", "dog"),
+        ("paris 2019", "paris", "paris"),
     ],
 )
 def test_the_head_of_a_query(query: str, word: str, written: str) -> None:
     assert head_of(parse_query(query)) == (word, written)
 
 
-@pytest.mark.parametrize("query", ["dog", "like:4", "after:2020", "red car + blue car", "a of b", "in on"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "dog",
+        "like:4",
+        "after:2020",
+        "red car + blue car",
+        "a of b",
+        "in on",
+        "photo with red background",
+        "all photos",
+        "all photos taken in 2019",
+    ],
+)
 def test_queries_without_a_head(query: str) -> None:
     assert head_of(parse_query(query)) is None
 
