@@ -652,7 +652,10 @@ class SearchExists(InvalidTag):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"there is a saved search {name!r} already. Use another name, or replace it")
+        super().__init__(
+            f"there is a saved search {name!r} already. Nothing was changed. Use another name, or replace it with: "
+            "clipsearch saved add --replace (over HTTP, replace)"
+        )
 
 
 class UnknownSearch(InvalidQuery):

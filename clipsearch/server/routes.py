@@ -180,7 +180,8 @@ class Service:
             empty = [] if hits else [_no_hits(order, photos, total)]
             uncertain = [NOTHING_CERTAIN] if order.is_uncertain else []
             behind = [_behind()] if served.is_behind else []
-            notices = [*behind, *empty, *uncertain, *photos.notices(order.wish.query, uncertain=order.is_uncertain)]
+            said = photos.notices(order.wish.query, uncertain=order.is_uncertain)
+            notices = [*empty, *behind, *said, *uncertain]  # first why there are none; last what stands above hits
             answer = self._answer(served, photos, hits, began, notices)
             return {**answer, "position": position, "located": located, "total": total, "hidden": hidden}
 

@@ -100,7 +100,7 @@ def check_name(name: str) -> None:
     """Raise InvalidTag unless `name` can name a tag: 1 to 100 printable characters without a double quote."""
     if not 0 < len(name) <= NAME_LIMIT or not name.isprintable() or name != name.strip() or '"' in name:
         raise InvalidTag(
-            f"{name!r} cannot be a tag name: use 1 to {NAME_LIMIT} printable characters, no double quotes, "
+            f"{name!r} cannot be a name: use 1 to {NAME_LIMIT} printable characters, no double quotes, "
             "no spaces at the ends"
         )
 

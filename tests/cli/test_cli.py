@@ -166,7 +166,7 @@ def test_saved_searches(indexed: Path, tmp_path: Path) -> None:
     assert "red.png" in clipsearch("query", "--saved", "MY reds", "--paths", folder=here).stdout
     assert clipsearch("query", "--saved", "my reds", "name:blue*", "--paths", folder=here, status=3).stdout == ""
     taken = clipsearch("saved", "add", "My Reds", "blue", folder=here, status=2).stderr
-    assert "there is a saved search 'my reds' already" in taken
+    assert "there is a saved search 'my reds' already" in taken and "clipsearch saved add --replace" in taken
     clipsearch("saved", "add", "all of it", "name:red*", "--all", folder=here)
     narrowed = clipsearch("query", "--saved", "all of it", "--min-confidence", "0", "--paths", folder=here).stdout
     assert "red.png" in narrowed
@@ -199,7 +199,7 @@ def test_similar_concepts_and_duplicates(indexed: Path, tmp_path: Path) -> None:
     assert paths_of('tag:"my reds"', folder=here)[0] == "blue.png"
     clipsearch("concept", "remove", "my reds", folder=here)
     assert "no tag" in clipsearch("query", "tag:reds", folder=here, status=3).stderr
-    assert "cannot be a tag name" in clipsearch("concept", "add", " ", "red.png", folder=here, status=2).stderr
+    assert "cannot be a name" in clipsearch("concept", "add", " ", "red.png", folder=here, status=2).stderr
     (here / "copies of red").mkdir()
     picture(3, size=(400, 300)).save(here / "large.png")
     picture(3, size=(400, 300)).resize((200, 150)).save(here / "small.png")

@@ -368,9 +368,9 @@ function drawSummary(took) {
   diverse.label.hidden = !scored || state.sort !== "score";
   summary.textContent = t(asksFor ? "summary.results" : "summary.pictures", { n: total, ms: Math.round(took) });
   summary.dataset.ms = Math.round(took);
-  const allNotices = answered.notices.map((english, n) => ({ text: said(answered.sentences?.[n]) ?? english, why: answered.sentences?.[n]?.parts.why }));
+  const allNotices = answered.notices.map((english, n) => ({ text: said(answered.sentences?.[n]) ?? english, parts: answered.sentences?.[n]?.parts ?? {} }));
   const notices = total ? allNotices : allNotices.slice(1); // the first says why nothing is found
-  told.textContent = notices.map(({ text }) => text).join(" · ");
+  told.replaceChildren(...notices.map(notice));
   told.hidden = !notices.length;
   nothing.hidden = total > 0;
   if (!total) {
@@ -378,7 +378,7 @@ function drawSummary(took) {
     const empty = index && !index.pictures;
     nothing.replaceChildren(
       make("h2", {}, t(empty ? "nothing.empty" : "nothing.found")),
-      make("p", {}, empty ? t("nothing.index", { command: "clipsearch index ./photos" }) : said(allNotices[0].why) ?? allNotices[0].text),
+      make("p", {}, empty ? t("nothing.index", { command: "clipsearch index ./photos" }) : said(allNotices[0].parts.why) ?? allNotices[0].text),
     );
   }
   offerNames();
@@ -387,6 +387,19 @@ function drawSummary(took) {
     `${t("rest.hidden", { n: hidden })} `, button("cs-button", null, t("rest.show"), () => go({ all: true }), t("rest.show")),
   );
   all.label.hidden = !state.all && !hidden && !hits.some((hit) => hit.band);
+}
+
+/** A notice, on a line of its own; the queries that it offers can be clicked. */
+function notice({ text, parts }) {
+  const line = make("span.cs-notice");
+  for (const offered of [parts.other, parts.query].filter((part) => part && typeof part === "string")) {
+    const from = text.lastIndexOf(offered); // offers stand at the end, behind the words that they are about
+    if (from < 0) continue;
+    line.prepend(button("cs-link", null, undefined, () => go({ q: offered, id: null }), make("code", {}, offered)), text.slice(from + offered.length));
+    text = text.slice(0, from);
+  }
+  line.prepend(text);
+  return line;
 }
 
 const WORDS = /^[^\s:"“”()+*?^-][^:"“”()+*?^]*$/; // a query of words alone
