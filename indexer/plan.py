@@ -17,7 +17,15 @@ from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway, IndexNotFound
 from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from, split_source
-from clipsearch.indexer.build import IndexOptions, archives_of, check_views, decode_pool, model_of, model_to_rebuild
+from clipsearch.indexer.build import (
+    IndexOptions,
+    archives_of,
+    check_views,
+    decode_pool,
+    has_pictures,
+    model_of,
+    model_to_rebuild,
+)
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import needs_upgrade
@@ -107,7 +115,7 @@ def plan_index(
     Gives up with PlanStopped soon after `stop` says so. Raises: what `index_folder` raises before it begins.
     """
     options = options or IndexOptions()
-    check_folder(folder)
+    check_folder(folder, index)
     index_dir = index_dir_for(folder.absolute(), index)
     root, listed = split_source(folder, index_dir)
     check_place(index_dir, root)
@@ -175,6 +183,7 @@ def _plan(
     ignore = _Ignore(root, options.exclude, follow_links=bool(links))
     ignore.stop, ignore.listed = stop, listed
     ignore.archives = archives_of(root, listed, options, current)
+    ignore.may_be_gone = has_pictures(current)
     asked = Asked(
         devices,
         expected=current is None or current.pictures > 0 or current.missing > 0,

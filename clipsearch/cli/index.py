@@ -236,7 +236,7 @@ def index_command(
     folder = as_address(folder)
     if watch and not folder.is_dir():
         raise typer.BadParameter("only a folder of this machine can be watched", param_hint="--watch")
-    check_folder(folder)
+    check_folder(folder, index)
     if not new:
         config.check_not_away(config.index_dir_for(folder, index))
     try:

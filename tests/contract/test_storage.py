@@ -242,6 +242,34 @@ def test_one_archive_at_an_address(s3: Any, tmp_path: Path, encoder: FakeEncoder
         run(encoder, tmp_path / "index", f"s3://{BUCKET}/ab")
 
 
+@pytest.mark.parametrize("address", ["a", "a/x.tar", "a/t.parquet"])
+def test_a_source_that_is_named_again_and_gone_is_missing(
+    address: str, s3: Any, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, tmp_path)
+    s3.put_object(Bucket=BUCKET, Key="a.jpg", Body=jpeg(90))  # names that begin alike are others
+    s3.put_object(Bucket=BUCKET, Key=f"{address}2", Body=jpeg(91))
+    index, place = tmp_path / "index", f"s3://{BUCKET}/{address}"
+    count = run(encoder, index, place, archives=None).pictures
+    keys = [
+        key for one in s3.list_objects_v2(Bucket=BUCKET)["Contents"] if (key := one["Key"]).startswith(("a/", address))
+    ]
+    kept = {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys if key != f"{address}2"}
+    for key in kept:
+        s3.delete_object(Bucket=BUCKET, Key=key)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody listens
+        with pytest.raises(StorageError):
+            run(encoder, index, place, archives=None)
+    report = run(encoder, index, place, archives=None)
+    assert (report.missing, report.removed, report.pictures) == (count, 0, 0)
+    assert [line.partition(" is not there any more")[0] for line in report.warnings] == [place]
+    for key, content in kept.items():
+        s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+    report = run(encoder, index, place, archives=None)
+    assert (report.missing, report.encoded, report.pictures) == (0, 0, count)
+
+
 def test_an_object_that_cannot_be_fetched_loses_nothing(
     s3: Any, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

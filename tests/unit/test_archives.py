@@ -505,15 +505,37 @@ def test_a_list_in_utf_16_is_read(encoding: str, tmp_path: Path, encoder: FakeEn
 
 def test_of_an_archive_that_is_gone_its_index_is_named(tmp_path: Path, encoder: FakeEncoder) -> None:
     tar = write_tar(tmp_path / "x.tar", {"a.jpg": jpeg(0)})
-    index = run(tar, encoder).index
+    run(tar, encoder)
     tar.unlink()
     with pytest.raises(StorageError, match=r"the archive does not exist\. Check its name"):
         run(tmp_path / "y.tar", encoder)
+    (tmp_path / "y").mkdir()  # where a drive was
+    other = index_folder(write_tar(tmp_path / "y" / "y.tar", {"a.jpg": jpeg(0)}), encoder, index=tmp_path / "i").index
+    (tmp_path / "y" / "y.tar").unlink()
     with pytest.raises(StorageError, match="the archive does not exist any more") as error:
-        run(tar, encoder)
-    assert f"its index in {index} stays" in str(error.value)
-    with Collection(index, encoder=encoder) as photos:
+        index_folder(tmp_path / "y" / "y.tar", encoder, index=tmp_path / "i")
+    assert f"its index in {other} stays" in str(error.value)
+    with Collection(other, encoder=encoder) as photos:
         assert len(photos) == 1
+
+
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_an_archive_that_is_named_again_and_gone_is_missing(ending: str, tmp_path: Path, encoder: FakeEncoder) -> None:
+    source = written(ending, tmp_path / "x", [jpeg(n) for n in range(4)])
+    index = run(source, encoder).index
+    source.rename(tmp_path / "away")
+    plan = plan_index(source, encoder, options=IndexOptions(workers=1))
+    assert (plan.missing, plan.deleted) == (4, 0)
+    for _ in range(2):
+        report = run(source, encoder)
+        assert (report.missing, report.removed, report.forgotten, report.pictures) == (4, 0, 0, 0)
+        told = f"{source} is not there any more. Its pictures are missing now, and nothing was deleted. "
+        assert report.warnings == [f"{told}To undo this, bring it back and run the same command again"]
+    with Collection(index, encoder=encoder) as photos:
+        assert not photos.search("", k=9)
+    (tmp_path / "away").rename(source)
+    report = run(source, encoder)
+    assert (report.returned, report.encoded, report.missing, report.pictures, report.warnings) == (4, 0, 0, 4, [])
 
 
 def test_names_that_are_too_long_are_cut_in_copies(tmp_path: Path, encoder: FakeEncoder) -> None:
