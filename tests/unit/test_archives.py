@@ -443,6 +443,17 @@ def test_reindex_compact_plan_and_repair(photos: Path, encoder: FakeEncoder) -> 
     assert places(report.index, encoder) == wanted
 
 
+@pytest.mark.parametrize("beside", [0, 3])
+def test_a_plan_says_how_long_archives_take(beside: int, photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, beside)
+    for name in "ab":
+        write_tar(photos / f"{name}.tar", {f"{n}.jpg": jpeg(50 + n) for n in range(60)})
+    options = IndexOptions(workers=1, archives=True, batch_pictures=8)
+    plan = plan_index(photos, encoder, options=options)
+    assert (plan.to_read, plan.unopened) == (120 + beside, 0)
+    assert plan.measured >= 96 and plan.seconds is not None and plan.seconds > 0
+
+
 def test_the_index_of_a_file_stays_that_of_the_file(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 2)
     source = write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(100 + n) for n in range(3)})
