@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime as dt
+import gzip
 import io
 import json
+import lzma
 import os
 import resource
 import shutil
@@ -454,6 +457,15 @@ def test_a_plan_says_how_long_archives_take(beside: int, photos: Path, encoder: 
     assert plan.measured >= 96 and plan.seconds is not None and plan.seconds > 0
 
 
+@pytest.mark.parametrize(("module", "name"), [(gzip, "gzip"), (bz2, "bzip2"), (lzma, "xz")])
+def test_a_compressed_tar_says_what_to_do(module: Any, name: str, photos: Path, encoder: FakeEncoder) -> None:
+    write_tar(photos / "x.tar", {"a.jpg": jpeg(0)})
+    (photos / "x.tar").write_bytes(module.compress((photos / "x.tar").read_bytes()))
+    (skip,) = run(photos, encoder).skipped
+    why = f"it is compressed with {name}, in which nothing can be found. Decompress it first"
+    assert (skip.status, skip.reason) == ("corrupt", why)
+
+
 def test_the_index_of_a_file_stays_that_of_the_file(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 2)
     source = write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(100 + n) for n in range(3)})
@@ -700,11 +712,13 @@ def test_columns_of_every_kind_are_values_or_are_named(tmp_path: Path, encoder: 
         "nested": pa.array([[[1, 2], [3]], []], pa.list_(pa.list_(pa.int8()))),
         "box": pa.array([[1, 2, 3, 4], None], pa.list_(pa.int16(), 4)),
         "of": pair,
+        "part": pa.array([{"raw": b"x", "says": "a", "none": None}, None]),
         "kind": pa.array(["cat", None]).dictionary_encode(),
         "keywords": pa.array([[1, 2], None], pa.list_(pa.int8())),
     }
     left = {
         "mask": pa.array([b"\0", b"\1"], pa.binary()),
+        "depth": pa.array([{"bytes": b"x", "path": "d.png"}] * 2),
         "id": pa.array([b"0123456789abcdef"] * 2, pa.binary(16)),
         "vector": pa.array([[0.5] * 32] * 2, pa.list_(pa.float32(), 32)),
         "nothing": pa.nulls(2),
@@ -712,15 +726,16 @@ def test_columns_of_every_kind_are_values_or_are_named(tmp_path: Path, encoder: 
     made = pa.table({"jpg": pa.array([jpeg(0), jpeg(1)], pa.binary()), **kept, **left})
     write_parquet(tmp_path / "t.parquet", made)
     report = run(tmp_path / "t.parquet", encoder)
-    told = "3 columns beside the pictures are not kept, as they have neither texts, numbers nor times: "
-    assert report.warnings == [f"{told}mask (bytes), id (bytes), vector (vectors)"]
+    told = "4 columns beside the pictures are not kept, as they have neither texts, numbers nor times: "
+    assert report.warnings == [f"{told}mask (bytes), depth (bytes), id (bytes), vector (vectors)"]
     first, second = (
         record.metadata for record in sorted(collection_records(report.index, encoder), key=attrgetter("offset"))
     )
     assert first.columns == (
         "price=12.5", "wide=100000000000000000000", "took=5400", "at=23:59:58", "day=2024-02-29",
         "when=2024-02-29T01:02:03", 'map={"a": 1, "b": 2}', 'by day={"2024-02-29": "0.1"}', "nested=[1, 2]",
-        "nested=[3]", "box=1", "box=2", "box=3", "box=4", 'of={"cost": "1.5"}', "kind=cat",
+        "nested=[3]", "box=1", "box=2", "box=3", "box=4", 'of={"cost": "1.5"}',
+        'part={"raw": null, "says": "a", "none": null}', "kind=cat",
     )  # fmt: skip
     assert first.keywords == ("1", "2")
     assert second.columns == ("price=-3", "took=1.5", "by day={}", 'of={"cost": null}')
