@@ -124,9 +124,9 @@ def columns_left_out(columns: Mapping[str, str]) -> str:
     """Says which columns of tables are not kept, and what each has."""
     named = [f"{clean_name(name)} ({kind})" for name, kind in columns.items()]
     more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
-    many = f"{len(named):,} columns beside the pictures are not kept, as they have"
-    counted = "one column beside the pictures is not kept, as it has" if len(named) == 1 else many
-    return f"{counted} neither texts, numbers nor times: {', '.join(named[:MOST_NAMED])}{more}"
+    many = f"{len(named):,} columns beside the pictures are not kept: they hold"
+    counted = "one column beside the pictures is not kept: it holds" if len(named) == 1 else many
+    return f"{counted} neither text, numbers nor times. {', '.join(named[:MOST_NAMED])}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,8 +371,8 @@ def has_pictures(current: Manifest | None) -> bool:
 def source_is_gone(source: Path) -> str:
     """Says that what was named is not there any more, and how that is undone."""
     return (
-        f"{source} is not there any more. Its pictures are missing now, and nothing was deleted. To undo this, bring "
-        "it back and run the same command again"
+        f"{source} no longer exists. Its pictures are marked as missing; nothing was deleted. To undo this, bring it "
+        "back and run the same command again"
     )
 
 

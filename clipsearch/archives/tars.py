@@ -161,7 +161,7 @@ def _why_none(path: str, error: Exception) -> str:
     how = next((name for magic, name in _COMPRESSED_HEADS.items() if head.startswith(magic)), None)
     if how is None:
         return f"not a readable tar: {first_line(error)}"
-    return f"it is compressed with {how}, in which nothing can be found. Decompress it first"
+    return f"it is compressed with {how}. Decompress it first"
 
 
 def _note(columns: dict[str, Any], suffix: str, data: bytes) -> None:

@@ -412,8 +412,7 @@ def _print_plan(plan: IndexPlan) -> None:
         reasons = ", ".join(f"{reason} ({number:,})" for reason, number in plan.left_out.items())
         print(f"  left out: {reasons}")
     if plan.unopened:
-        many = f"{plan.unopened:,} archives are" if plan.unopened > 1 else "one archive is"
-        print(f"{many} to be fetched and read, too: nobody knows how many pictures there are before that")
+        print(f"{count(plan.unopened, 'archive')} in the bucket not opened: their pictures are not counted")
     if plan.pictures_per_s is not None and plan.seconds is not None:
         rate = f"{plan.pictures_per_s:.1f} pictures/s, measured here with {plan.measured} of them"
         print(f"about {duration(plan.seconds)} at {rate}; copies of pictures that are known take less")

@@ -263,7 +263,7 @@ def test_a_source_that_is_named_again_and_gone_is_missing(
             run(encoder, index, place, archives=None)
     report = run(encoder, index, place, archives=None)
     assert (report.missing, report.removed, report.pictures) == (count, 0, 0)
-    assert [line.partition(" is not there any more")[0] for line in report.warnings] == [place]
+    assert [line.partition(" no longer exists")[0] for line in report.warnings] == [place]
     for key, content in kept.items():
         s3.put_object(Bucket=BUCKET, Key=key, Body=content)
     report = run(encoder, index, place, archives=None)

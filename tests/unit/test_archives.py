@@ -462,7 +462,7 @@ def test_a_compressed_tar_says_what_to_do(module: Any, name: str, photos: Path, 
     write_tar(photos / "x.tar", {"a.jpg": jpeg(0)})
     (photos / "x.tar").write_bytes(module.compress((photos / "x.tar").read_bytes()))
     (skip,) = run(photos, encoder).skipped
-    why = f"it is compressed with {name}, in which nothing can be found. Decompress it first"
+    why = f"it is compressed with {name}. Decompress it first"
     assert (skip.status, skip.reason) == ("corrupt", why)
 
 
@@ -552,7 +552,7 @@ def test_an_archive_that_is_named_again_and_gone_is_missing(ending: str, tmp_pat
     for _ in range(2):
         report = run(source, encoder)
         assert (report.missing, report.removed, report.forgotten, report.pictures) == (4, 0, 0, 0)
-        told = f"{source} is not there any more. Its pictures are missing now, and nothing was deleted. "
+        told = f"{source} no longer exists. Its pictures are marked as missing; nothing was deleted. "
         assert report.warnings == [f"{told}To undo this, bring it back and run the same command again"]
     with Collection(index, encoder=encoder) as photos:
         assert not photos.search("", k=9)
@@ -726,7 +726,7 @@ def test_columns_of_every_kind_are_values_or_are_named(tmp_path: Path, encoder: 
     made = pa.table({"jpg": pa.array([jpeg(0), jpeg(1)], pa.binary()), **kept, **left})
     write_parquet(tmp_path / "t.parquet", made)
     report = run(tmp_path / "t.parquet", encoder)
-    told = "4 columns beside the pictures are not kept, as they have neither texts, numbers nor times: "
+    told = "4 columns beside the pictures are not kept: they hold neither text, numbers nor times. "
     assert report.warnings == [f"{told}mask (bytes), depth (bytes), id (bytes), vector (vectors)"]
     first, second = (
         record.metadata for record in sorted(collection_records(report.index, encoder), key=attrgetter("offset"))
