@@ -37,6 +37,8 @@ def split_vanished(
 
     `devices`: the index's record of them (see Scan.devices). Shape: vanished (V,) numbers in the catalog.
     """
+    if scan.is_gone:
+        return [], sorted(vanished.tolist())
     missing = set(vanished[catalog.away[vanished]].tolist())
     paths = {row: catalog.path(row) for row in vanished[~catalog.away[vanished]].tolist()}
     if scan.left_out:  # the user may want it back

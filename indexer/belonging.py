@@ -31,8 +31,9 @@ ADOPT_SAMPLE = 1000
 ELSEWHERE = -1  # no drive has this number
 
 
-def check_folder(folder: Path) -> None:
-    """Raise StorageError unless `folder` is a folder, a file that is a source, or an address of object storage."""
+def check_folder(folder: Path, index: Path | None = None) -> None:
+    """Raise StorageError unless `folder` is a folder, a file that is a source, or an address of object storage; or was
+    an archive that `index` (see `index_dir_for`) is of, and is gone, though its drive is not."""
     if is_address(folder):
         Storage(folder)
         return
@@ -48,8 +49,10 @@ def check_folder(folder: Path) -> None:
             folder, f"it cannot be read ({error.strerror})", "Check its permissions and that its drive is there."
         ) from error
     is_archive = is_archive_name(folder.name)
-    index_dir = index_dir_for(folder)
+    index_dir = index_dir_for(folder, index)
     if is_index(index_dir) and not folder.exists():
+        if is_archive and is_certainly_gone(folder):
+            return
         what = "archive" if is_archive else "source"
         raise StorageError(
             folder,
@@ -60,6 +63,14 @@ def check_folder(folder: Path) -> None:
     if is_archive and not folder.exists():
         raise StorageError(folder, "the archive does not exist", "Check its name and that its drive is there.")
     raise StorageError(folder, problem, "Name the folder that holds the pictures.")
+
+
+def is_certainly_gone(file: Path) -> bool:
+    """Whether a file is not there, and its folder is: one with anything in it, as where no drive is mounted is not."""
+    try:
+        return not os.path.lexists(file) and any(True for _ in os.scandir(file.absolute().parent))
+    except OSError:
+        return False
 
 
 def split_source(source: Path, index_dir: Path) -> tuple[Path, str]:

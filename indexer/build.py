@@ -124,9 +124,9 @@ def columns_left_out(columns: Mapping[str, str]) -> str:
     """Says which columns of tables are not kept, and what each has."""
     named = [f"{clean_name(name)} ({kind})" for name, kind in columns.items()]
     more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
-    many = f"{len(named):,} columns beside the pictures are not kept, as they have"
-    counted = "one column beside the pictures is not kept, as it has" if len(named) == 1 else many
-    return f"{counted} neither texts, numbers nor times: {', '.join(named[:MOST_NAMED])}{more}"
+    many = f"{len(named):,} columns beside the pictures are not kept: they hold"
+    counted = "one column beside the pictures is not kept: it holds" if len(named) == 1 else many
+    return f"{counted} neither text, numbers nor times. {', '.join(named[:MOST_NAMED])}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +311,7 @@ def _index_folder(
     asked: threading.Event | None,
     executor: Executor,
 ) -> IndexReport:
-    check_folder(folder)
+    check_folder(folder, index)
     index_dir = index_dir_for(folder.absolute(), index)
     root, listed = split_source(folder, index_dir)
     check_place(index_dir, root)
@@ -360,6 +360,19 @@ def work_of(root: Path, encoder: Encoder, options: IndexOptions, model: ModelRef
         options.batch_pictures,
         options.timeout_s,
         options.max_pixels,
+    )
+
+
+def has_pictures(current: Manifest | None) -> bool:
+    """Whether an index has pictures, seen or missing."""
+    return current is not None and current.pictures + current.missing > 0
+
+
+def source_is_gone(source: Path) -> str:
+    """Says that what was named is not there any more, and how that is undone."""
+    return (
+        f"{source} no longer exists. Its pictures are marked as missing; nothing was deleted. To undo this, bring it "
+        "back and run the same command again"
     )
 
 
@@ -581,6 +594,7 @@ class _Run:
         self._moved |= current is not None and links != current.links  # which is committed by itself
         self.ignore.follow_links = links != "inside"
         self.ignore.archives = archives_of(self.root, self.ignore.listed, self.options, current)
+        self.ignore.may_be_gone = has_pictures(current)
         chosen = self.ignore.archives
         was_dataset = current is not None and current.archives == OF_DATASET and self.options.archives is None
         if was_dataset or isinstance(chosen, frozenset):
@@ -668,6 +682,8 @@ class _Run:
         report.left_out = dict(Counter(scan.left_out.values()).most_common())
         report.other_files = dict(scan.others.most_common())
         report.skipped += scan.unreadable
+        if scan.is_gone:
+            report.warnings.append(source_is_gone(self.root / self.ignore.listed if self.ignore.listed else self.root))
 
     def _tell_of_old_metadata(self) -> None:
         """Say once that more can be read of the pictures in the index, which this run does not read again."""

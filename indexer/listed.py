@@ -94,12 +94,19 @@ def check_list(path: Path) -> None:
         raise StorageError(path, problem, "Name a folder that holds pictures, or a list of paths of which some exist.")
 
 
-def walk_list(root: Path, name: str, result: Scan, *, archives: Archives) -> Iterator[FileBlock]:
+def walk_list(
+    root: Path, name: str, result: Scan, *, archives: Archives, may_be_gone: bool = False
+) -> Iterator[FileBlock]:
     """As `scan.walk`, of what the file `name` in `root` is or lists. Raises: StorageError if it cannot be read."""
     place = root / name
     if is_archive_name(name):
         try:
             info = place.stat()
+        except FileNotFoundError as error:
+            if not may_be_gone:
+                raise _not_there(place, error) from error
+            result.is_gone = True
+            return
         except OSError as error:
             raise _not_there(place, error) from error
         _take_archive(name, info, result)

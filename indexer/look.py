@@ -126,7 +126,7 @@ def _settled(
     lacking = {kind for kind in IN_PARTS if not is_installed(format_of(kind))}
     if lacking:
         _set_aside(catalog if known is None else known, scan, changes, lacking)
-    if asked.expected and not scan.folders and not _finds_pictures(changes):
+    if asked.expected and not (scan.folders or scan.is_gone) and not _finds_pictures(changes):
         raise nothing_in(root, scan)
     vanished = np.flatnonzero(~seen)
     if scan.held:

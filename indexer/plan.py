@@ -17,7 +17,15 @@ from clipsearch.encoder import Encoder
 from clipsearch.encoder.pieces import encode_decoded
 from clipsearch.errors import ClipsearchError, EncoderMismatch, IndexAway, IndexNotFound
 from clipsearch.indexer.belonging import check_folder, check_place, devices_before, moved_from, split_source
-from clipsearch.indexer.build import IndexOptions, archives_of, check_views, decode_pool, model_of, model_to_rebuild
+from clipsearch.indexer.build import (
+    IndexOptions,
+    archives_of,
+    check_views,
+    decode_pool,
+    has_pictures,
+    model_of,
+    model_to_rebuild,
+)
 from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.changes import Changes
 from clipsearch.indexer.compact import needs_upgrade
@@ -57,6 +65,7 @@ class IndexPlan:
     renamed: int = 0  # told by their inodes
     returned: int = 0  # were missing, and are back
     deleted: int = 0  # rows to be removed
+    unopened: int = 0  # archives in object storage: how many pictures they have, nobody knows without fetching them
     missing: int = 0  # rows whose pictures nobody can see now: they stay
     left_out: dict[str, int] = field(default_factory=dict)  # files and folders that are left out, for each reason
     other_files: dict[str, int] = field(default_factory=dict)  # what is no picture by its name, by kind
@@ -85,6 +94,7 @@ class IndexPlan:
             "returned": self.returned,
             "removed": self.deleted,
             "missing": self.missing,
+            "archives_not_opened": self.unopened,
             "left_out": self.left_out,
             "other_files": self.other_files,
             "measured": self.measured,
@@ -107,7 +117,7 @@ def plan_index(
     Gives up with PlanStopped soon after `stop` says so. Raises: what `index_folder` raises before it begins.
     """
     options = options or IndexOptions()
-    check_folder(folder)
+    check_folder(folder, index)
     index_dir = index_dir_for(folder.absolute(), index)
     root, listed = split_source(folder, index_dir)
     check_place(index_dir, root)
@@ -175,6 +185,7 @@ def _plan(
     ignore = _Ignore(root, options.exclude, follow_links=bool(links))
     ignore.stop, ignore.listed = stop, listed
     ignore.archives = archives_of(root, listed, options, current)
+    ignore.may_be_gone = has_pictures(current)
     asked = Asked(
         devices,
         expected=current is None or current.pictures > 0 or current.missing > 0,
@@ -204,6 +215,8 @@ def _count(plan: IndexPlan, changes: Changes, catalog: Catalog) -> None:
         plan.bytes_to_read += file.size_bytes
     for archive in changes.archives:
         plan.bytes_to_read += archive.file.size_bytes
+        if is_address(plan.root):
+            plan.unopened += 1
         if archive.opened is not None:
             plan.to_read += archive.opened.rows - archive.pictures_done(catalog)
     plan.unchanged += changes.unchanged
@@ -259,8 +272,8 @@ def _measure(
     chosen = [
         file for number, file in enumerate(_pictures(seen.changes)) if number in places and is_candidate(file.path)
     ]
-    if not chosen:  # all are in archives, of which the first tells how large they are
-        chosen = list(itertools.islice(_members(seen, catalog), count))
+    # Of those in archives, of which the first tells how large they are, what is left to choose.
+    chosen += itertools.islice(_members(seen, catalog), max(0, count - len(chosen)))
     if len(chosen) < batch + LEAST_MEASURED:
         return
     # In no order: the first are of all parts, too. Pictures of one camera lie together.

@@ -194,6 +194,7 @@ class Scan:
     held: set[str] = field(default_factory=set)  # folders that stay as they were; see indexer/ignore.py
     indexed: list[str] = field(default_factory=list)  # folders below the root that have an index of their own
     archives: list[FoundFile] = field(default_factory=list)  # tars and tables, where they are asked for
+    is_gone: bool = False  # the source as a whole, which somebody named: whoever holds it says that it is not there
     _unreadable: set[str] = field(default_factory=set)  # the paths of `unreadable` and `lost_links`
 
     def holds(self, path: str) -> bool:
@@ -253,7 +254,7 @@ def walk(root: Path, result: Scan, *, exclude: Path | None = None, ignore: Ignor
     if ignore is not None and ignore.listed:
         from clipsearch.indexer.listed import walk_list  # which needs what stands here
 
-        yield from walk_list(root, ignore.listed, result, archives=ignore.archives)
+        yield from walk_list(root, ignore.listed, result, archives=ignore.archives, may_be_gone=ignore.may_be_gone)
         return
     try:
         yield from _walk(root, result, exclude, ignore or Ignore(root))

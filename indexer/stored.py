@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from clipsearch.archives import is_archive_name
 from clipsearch.archives.listing import Spool
 from clipsearch.archives.remote import Storage, StoredObject, Wanted
 from clipsearch.config import INDEX_DIR_NAME
+from clipsearch.errors import StorageError
 from clipsearch.filenames import to_bytes
 from clipsearch.indexer.changes import ArchiveToRead
 from clipsearch.indexer.ignore import HIDDEN, Folder, Ignore
@@ -34,8 +36,26 @@ def walk_storage(root: Path, result: Scan, ignore: Ignore) -> Iterator[FileBlock
     """As `scan.walk`, of object storage. Raises: StorageError, if anything there cannot be listed."""
     storage = Storage(root)
     if ignore.listed:
-        _take_archive(storage.about(ignore.listed), result)
+        with _gone(storage, result, ignore):
+            _take_archive(storage.about(ignore.listed), result)
         return
+    with _gone(storage, result, ignore):
+        yield from _walk(storage, result, ignore)
+
+
+@contextmanager
+def _gone(storage: Storage, result: Scan, ignore: Ignore) -> Iterator[None]:
+    """Note it in `result` instead of an error, if the storage says of the whole source that it is not there."""
+    try:
+        yield
+    except StorageError:
+        nothing = not (result.files or result.folders or result.others)
+        result.is_gone = ignore.may_be_gone and nothing and storage.lacks(ignore.listed)
+        if not result.is_gone:
+            raise
+
+
+def _walk(storage: Storage, result: Scan, ignore: Ignore) -> Iterator[FileBlock]:
     rules: dict[str, Folder] = {}
 
     def skipped(path: str, is_dir: bool) -> bool:

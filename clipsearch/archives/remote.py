@@ -180,6 +180,24 @@ class Storage:
             raise StorageError(Address(self.address) / path, "there is no such object", "Check the address.")
         return StoredObject(path, int(entry["size"] or 0), _time_of(entry), _tag_of(entry))
 
+    def lacks(self, path: str = "") -> bool:
+        """Whether the storage answers, and says that it has nothing at a path, or below it. Of other storage than S3
+        nobody knows: what is not found there may be a name of a bucket that is wrong."""
+        if not self._gives_pages:
+            return False
+        bucket, _, key = self._full(path).partition("/")
+
+        def has(asked: str) -> bool:
+            told = self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=asked, MaxKeys=1)
+            return any(
+                one["Key"] in (key, asked) or one["Key"].startswith(f"{key}/") for one in told.get("Contents", [])
+            )
+
+        try:
+            return not (_again(lambda: has(f"{key}/" if key else "")) or (key and _again(lambda: has(key))))
+        except OSError:
+            return False
+
     @staticmethod
     def is_answer(error: OSError) -> bool:
         """Whether an error says something of the object that was asked for: then the storage is there."""

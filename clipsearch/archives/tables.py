@@ -180,8 +180,9 @@ def _is_text(kind: pa.DataType) -> bool:
         return _is_text(kind.value_type)
     if of.is_map(kind):
         return _is_text(kind.key_type) and _is_text(kind.item_type)
-    if of.is_struct(kind):
-        return all(_is_text(kind.field(n).type) for n in range(kind.num_fields)) and kind.num_fields < 20
+    if of.is_struct(kind):  # of which the parts that say nothing become null
+        says = any(_is_text(kind.field(n).type) for n in range(kind.num_fields))
+        return says and kind.num_fields < 20 and not _may_be_picture(kind)
     if of.is_string(kind) or of.is_large_string(kind) or of.is_string_view(kind) or of.is_decimal(kind):
         return True
     return bool(of.is_primitive(kind)) and not of.is_interval(kind)
@@ -194,7 +195,7 @@ def _plain_kind(kind: pa.DataType) -> str:
     of = pa.types
     if of.is_fixed_size_list(kind) and _is_text(kind.value_type):
         return "vectors"
-    if _is_bytes(kind) or of.is_fixed_size_binary(kind):
+    if _may_be_picture(kind) or of.is_fixed_size_binary(kind):
         return "bytes"
     return str(kind)[:40]
 

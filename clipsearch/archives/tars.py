@@ -18,6 +18,7 @@ from clipsearch.pictures.folders import category_of
 from clipsearch.pictures.formats import is_candidate
 
 _SAID = ("txt", "json", "caption", "cls", "label", "url")
+_COMPRESSED_HEADS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 END_BYTES = tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE  # of zeros, as nearly all programs end a tar
 MOST_END_BYTES = 2**21  # for tapes
 AT_ONCE = 2**20
@@ -129,7 +130,7 @@ class Tar(Archive):
         except OSError:
             raise
         except Exception as error:  # of its first header: see members_of
-            raise ValueError(f"not a readable tar: {first_line(error)}") from error
+            raise ValueError(_why_none(path, error)) from error
         self._pictures, self._said = pictures, said
         self.rows = len(pictures)
 
@@ -151,6 +152,16 @@ class Tar(Archive):
         stem = name.rpartition(".")[0]
         sample = f"{folder}{slash}{base.partition('.')[0]}"
         return {**self._said.get(sample, {}), **self._said.get(stem, {})}
+
+
+def _why_none(path: str, error: Exception) -> str:
+    """Why a file is no tar."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    how = next((name for magic, name in _COMPRESSED_HEADS.items() if head.startswith(magic)), None)
+    if how is None:
+        return f"not a readable tar: {first_line(error)}"
+    return f"it is compressed with {how}. Decompress it first"
 
 
 def _note(columns: dict[str, Any], suffix: str, data: bytes) -> None:

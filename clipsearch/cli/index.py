@@ -236,7 +236,7 @@ def index_command(
     folder = as_address(folder)
     if watch and not folder.is_dir():
         raise typer.BadParameter("only a folder of this machine can be watched", param_hint="--watch")
-    check_folder(folder)
+    check_folder(folder, index)
     if not new:
         config.check_not_away(config.index_dir_for(folder, index))
     try:
@@ -411,6 +411,8 @@ def _print_plan(plan: IndexPlan) -> None:
     if plan.left_out:
         reasons = ", ".join(f"{reason} ({number:,})" for reason, number in plan.left_out.items())
         print(f"  left out: {reasons}")
+    if plan.unopened:
+        print(f"{count(plan.unopened, 'archive')} in the bucket not opened: their pictures are not counted")
     if plan.pictures_per_s is not None and plan.seconds is not None:
         rate = f"{plan.pictures_per_s:.1f} pictures/s, measured here with {plan.measured} of them"
         print(f"about {duration(plan.seconds)} at {rate}; copies of pictures that are known take less")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -79,6 +79,12 @@ class Engine(Protocol):
 
     def known(self) -> Iterator[tuple[Iterable[int], Iterable[int]]]:
         """Row ids and digests of the rows that exports wrote, some at a time."""
+
+    def told(self, row_ids: list[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """`row_id` and some columns of rows, None where nothing is known."""
+
+    def renumber(self, pairs: list[tuple[int, int]]) -> None:
+        """Give rows that exports wrote other row ids (old, new): all in them stays, also what others added."""
 
     def foreign(self, row_ids: list[int]) -> list[int]:
         """Which of these row ids are those of rows that no export wrote."""

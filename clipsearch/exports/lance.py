@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -79,6 +79,24 @@ class Table:
         asked = self._table.search().where("digest IS NOT NULL").select(["row_id", "digest"])
         for batch in asked.to_batches(batch_size=KNOWN_AT_ONCE):
             yield batch.column("row_id").to_pylist(), batch.column("digest").to_pylist()
+
+    def told(self, row_ids: list[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        asked = f"row_id IN ({', '.join(map(str, row_ids))})"
+        found: list[dict[str, Any]] = (
+            self._table.search().where(asked).select(["row_id", *columns]).limit(len(row_ids)).to_list()
+        )
+        return found
+
+    def renumber(self, pairs: list[tuple[int, int]]) -> None:
+        """What a row is matched by cannot change: it is written anew, whole, and the old one removed."""
+        listed = ", ".join(str(old) for old, _ in pairs)
+        asked = self._table.search().where(f"digest IS NOT NULL AND row_id IN ({listed})").limit(len(pairs))
+        old = asked.to_arrow().select(self._table.schema.names)
+        now = dict(pairs)
+        at = old.schema.get_field_index("row_id")
+        was = old.column(at).to_pylist()
+        self._table.add(old.set_column(at, old.schema.field(at), pa.array([now[row_id] for row_id in was], pa.int64())))
+        self.remove(was)
 
     def foreign(self, row_ids: list[int]) -> list[int]:
         asked = f"digest IS NULL AND row_id IN ({', '.join(map(str, row_ids))})"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,7 @@ from typing import Any, Self
 import numpy.typing as npt
 from pymilvus import DataType, MilvusClient
 
+from clipsearch.errors import first_line
 from clipsearch.exports.engine import Place, PlaceRefused, Rows
 
 KNOWN_AT_ONCE = 10_000
@@ -37,7 +39,8 @@ class Table:
             if at.is_dir() and any(at.iterdir()) and not _is_lite(at):
                 raise PlaceRefused("the folder has other files and no collection of Milvus. Name a new one")
         token = os.environ.get("MILVUS_TOKEN", "")
-        self._client = MilvusClient(place.address, token=token, timeout=TIMEOUT_S)
+        with _saying_why():
+            self._client = MilvusClient(place.address, token=token, timeout=TIMEOUT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +104,26 @@ class Table:
         finally:
             pages.close()
 
+    def _whole(self, row_ids: list[int], columns: Sequence[str] = ("*",)) -> list[dict[str, Any]]:
+        """Rows with some of their columns, or with all, also those that somebody added."""
+        found = self._client.query(
+            self._place.table,
+            filter=f"row_id in {row_ids}",
+            output_fields=["row_id", *columns],
+            consistency_level="Strong",
+        )
+        return [dict(row) for row in found]
+
+    def told(self, row_ids: list[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        return self._whole(row_ids, columns)
+
+    def renumber(self, pairs: list[tuple[int, int]]) -> None:
+        """A key cannot change: a row is written anew, whole, and the old one removed."""
+        now = dict(pairs)
+        old = self._whole(list(now))
+        self._client.upsert(self._place.table, [_storable(row) | {"row_id": now[row["row_id"]]} for row in old])
+        self.remove([row["row_id"] for row in old])
+
     def foreign(self, row_ids: list[int]) -> list[int]:
         found = self._client.query(
             self._place.table,
@@ -111,18 +134,66 @@ class Table:
         return [row["row_id"] for row in found]
 
     def write(self, rows: Rows, is_new: npt.NDArray[Any]) -> None:
-        for part in rows.requests():
-            told = [
-                {**{name: _fitting(value) for name, value in row.items()}, "vector": vector}
-                for row, vector in zip(part.values, part.vectors, strict=True)
-            ]
-            self._client.upsert(self._place.table, told)
+        for part in rows.taken(is_new).requests():
+            self._client.upsert(self._place.table, _written(part, {}))
+        for part in rows.taken(~is_new).requests():  # fields that somebody added keep their values
+            before = {row["row_id"]: _storable(row) for row in self._whole(part.row_ids.tolist())}
+            self._client.upsert(self._place.table, _written(part, before))
 
     def remove(self, row_ids: list[int]) -> None:
         self._client.delete(self._place.table, ids=row_ids)
 
     def finish(self) -> None:
         self._client.flush(self._place.table)
+
+
+class _Kept(logging.Handler):
+    """Keeps the errors that are logged instead of raised."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.errors: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            self.errors.append(record.exc_info[1])
+
+
+@contextmanager
+def _saying_why() -> Iterator[None]:
+    """Milvus Lite prints why a database does not open, with a traceback, and raises only that it does not."""
+    log, kept = logging.getLogger("milvus_lite"), _Kept()
+    before = log.propagate
+    log.addHandler(kept)
+    log.propagate = False
+    try:
+        yield
+    except Exception:
+        if not kept.errors:
+            raise
+        error = kept.errors[-1]
+        if type(error).__name__ == "DataDirLockedError":
+            raise PlaceRefused("another program has it open. Close it there, then run the same command again") from None
+        raise PlaceRefused(f"Milvus Lite cannot open it: {first_line(error)}") from error
+    finally:
+        log.removeHandler(kept)
+        log.propagate = before
+
+
+def _written(rows: Rows, before: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as Milvus takes them, over what was there."""
+    return [
+        {**before.get(row["row_id"], {}), **{name: _fitting(value) for name, value in row.items()}, "vector": vector}
+        for row, vector in zip(rows.values, rows.vectors, strict=True)
+    ]
+
+
+def _storable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row that was read, as it can be written: arrays come as what is no list."""
+    return {
+        name: value if value is None or isinstance(value, str | int | float | dict) else list(value)
+        for name, value in row.items()
+    }
 
 
 def _is_lite(folder: Path) -> bool:

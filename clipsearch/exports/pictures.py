@@ -76,6 +76,24 @@ class Pictures:
         except InvalidQuery:  # a concept of another model, which no picture of this one can be compared with
             return np.empty(0, np.int64)
 
+    def row_ids(self) -> IntArray:
+        """Of all rows that are exported, and perhaps of some more. Shape: (N,) int64, ascending."""
+        if self._chosen is not None:
+            return np.sort(self._chosen)
+        return np.union1d(self._photos.row_ids(), self._missing)
+
+    def told(self, row_ids: IntArray) -> Iterator[dict[str, Any]]:
+        """What tells pictures of an export from others: see `heirs.TOLD_BY`. Shape: (N,) int64, ascending."""
+        for rows in self._photos.live_rows():
+            for row_id in row_ids[np.isin(row_ids, rows.file.columns.row_ids)].tolist():
+                record = rows.file.find(row_id)
+                if record is not None:
+                    told = {"row_id": row_id, **_places_of(record)}
+                    yield {
+                        **told,
+                        **{name: _clean(getattr(record, name)) for name in ("member", "view", "content_hash")},
+                    }
+
     def batches(self) -> Iterator[EmbeddingBatch]:
         """Records and vectors, some thousand at a time. Raises: CorruptIndex."""
         photos = self._photos
@@ -119,9 +137,12 @@ def _row(record: ImageRecord, tags: list[str], missing: bool) -> dict[str, Any]:
     row |= {field.name: _clean(getattr(record.metadata, field.name)) for field in _METADATA}
     for name, words in WORDS.items():
         row[name] = [word for n, word in enumerate(words) if row[name] >> n & 1]
-    row["path"] = readable(record.path)
-    row["path_hex"] = None if is_utf8(record.path) else to_bytes(record.path).hex()
-    return row | {"tags": tags, "missing": missing}
+    return row | _places_of(record) | {"tags": tags, "missing": missing}
+
+
+def _places_of(record: ImageRecord) -> dict[str, Any]:
+    path_hex = None if is_utf8(record.path) else to_bytes(record.path).hex()
+    return {"path": readable(record.path), "path_hex": path_hex}
 
 
 def _clean(value: Any) -> Any:

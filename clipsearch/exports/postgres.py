@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -106,6 +106,20 @@ class Table:
             cursor.execute(asked)
             while found := cursor.fetchmany(KNOWN_AT_ONCE):
                 yield [row[0] for row in found], [row[1] for row in found]
+
+    def told(self, row_ids: list[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        names = ["row_id", *columns]
+        asked = sql.SQL("SELECT {} FROM {} WHERE row_id = ANY(%s)").format(
+            sql.SQL(", ").join(map(sql.Identifier, names)), self._name
+        )
+        return [dict(zip(names, row, strict=True)) for row in self._connection.execute(asked, (row_ids,)).fetchall()]
+
+    def renumber(self, pairs: list[tuple[int, int]]) -> None:
+        asked = sql.SQL(
+            "UPDATE {0} SET row_id = pairs.new FROM unnest(%s::bigint[], %s::bigint[]) AS pairs (old, new) "
+            "WHERE {0}.row_id = pairs.old AND {0}.digest IS NOT NULL"
+        ).format(self._name)
+        self._connection.execute(asked, ([old for old, _ in pairs], [new for _, new in pairs]))
 
     def foreign(self, row_ids: list[int]) -> list[int]:
         asked = sql.SQL("SELECT row_id FROM {} WHERE digest IS NULL AND row_id = ANY(%s)").format(self._name)

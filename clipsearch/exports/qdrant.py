@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,30 @@ class Table:
             yield [int(point.id) for point in ours], [point.payload["digest"] for point in ours if point.payload]
             if after is None:
                 return
+
+    def told(self, row_ids: list[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        points = self._client.retrieve(self._place.table, row_ids, with_payload=list(columns), with_vectors=False)
+        return [
+            {"row_id": int(point.id), **dict.fromkeys(columns), **(point.payload or {})}  # what is unknown is left out
+            for point in points
+        ]
+
+    def renumber(self, pairs: list[tuple[int, int]]) -> None:
+        """The id of a point cannot change: it is written anew, whole, and the old one removed."""
+        now = dict(pairs)
+        old = self._client.retrieve(self._place.table, list(now), with_payload=True, with_vectors=True)
+        points = [
+            models.PointStruct(
+                id=now[int(point.id)],
+                vector=cast(Any, point.vector),
+                payload={**(point.payload or {}), "row_id": now[int(point.id)]},
+            )
+            for point in old
+            if isinstance((point.payload or {}).get("digest"), int)
+        ]
+        if points:
+            self._client.upsert(self._place.table, points, wait=True)
+        self.remove([int(point.id) for point in old])
 
     def foreign(self, row_ids: list[int]) -> list[int]:
         points = self._client.retrieve(self._place.table, row_ids, with_payload=["digest"], with_vectors=False)

@@ -15,6 +15,7 @@ from clipsearch import config
 from clipsearch.errors import ClipsearchError, InvalidTarget, MissingExtra
 from clipsearch.exports import files
 from clipsearch.exports.engine import Engine, Place, PlaceRefused
+from clipsearch.exports.heirs import heirs_of
 from clipsearch.exports.pictures import Pictures, columns
 from clipsearch.exports.targets import Target, read_table, read_target
 from clipsearch.filenames import readable
@@ -22,7 +23,7 @@ from clipsearch.records import IntArray
 from clipsearch.search.collection import Collection
 
 Progress = Callable[[int, int], None]  # done, of how many
-REMOVED_AT_ONCE = 1000
+CHANGED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,9 @@ def _to_table(pictures: Pictures, target: Target, place: Place, mark: str, progr
         with _said_by(target):
             _take(opened, target, place, mark)
             known_ids, known_digests = _known(opened)
+            heirs = _heirs(opened, pictures, known_ids)
         seen = np.zeros(len(known_ids), bool)
+        seen[np.searchsorted(known_ids, sorted(heirs.values()))] = True
         progress(0, pictures.count)
         for rows in pictures.rows():
             at = np.minimum(np.searchsorted(known_ids, rows.row_ids), max(0, len(known_ids) - 1))
@@ -123,6 +126,10 @@ def _to_table(pictures: Pictures, target: Target, place: Place, mark: str, progr
             if not is_same.all():
                 with _said_by(target):
                     _refuse_foreign(opened, target, place, rows.row_ids[~is_known].tolist())
+                    if again := [(heirs[row_id], row_id) for row_id in rows.row_ids.tolist() if row_id in heirs]:
+                        for start in range(0, len(again), CHANGED_AT_ONCE):
+                            opened.renumber(again[start : start + CHANGED_AT_ONCE])
+                        is_known |= np.isin(rows.row_ids, [row_id for _, row_id in again])
                     opened.write(rows.taken(~is_same), ~is_known[~is_same])
             counts["added"] += int((~is_known).sum())
             counts["changed"] += int((is_known & ~is_same).sum())
@@ -136,8 +143,8 @@ def _to_table(pictures: Pictures, target: Target, place: Place, mark: str, progr
                 "If the drive is away, connect it and run clipsearch index; or add --missing",
             )
         with _said_by(target):
-            for start in range(0, len(gone), REMOVED_AT_ONCE):
-                opened.remove(gone[start : start + REMOVED_AT_ONCE])
+            for start in range(0, len(gone), CHANGED_AT_ONCE):
+                opened.remove(gone[start : start + CHANGED_AT_ONCE])
             counts["removed"] = len(gone)
             opened.finish()
     return ExportReport(target.shown, place.table, done, **counts)
@@ -180,6 +187,13 @@ def _refuse_foreign(engine: Engine, target: Target, place: Place, new: list[int]
             f"{place.table} has {len(found):,} of your own rows (row_id {listed}) where pictures belong now. Your rows "
             "were not changed. Give them other ids, below 0 or, in Qdrant, UUIDs, then run the same command again",
         )
+
+
+def _heirs(engine: Engine, pictures: Pictures, known: IntArray) -> dict[int, int]:
+    """The old row ids of pictures that have new ones, by the new ones. Shape: known (N,) int64, ascending."""
+    every = pictures.row_ids()
+    new, gone = np.setdiff1d(every, known), np.setdiff1d(known, every)
+    return heirs_of(engine, gone, pictures.told(new)) if len(new) and len(gone) else {}
 
 
 def _known(engine: Engine) -> tuple[IntArray, IntArray]:

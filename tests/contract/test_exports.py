@@ -9,9 +9,11 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +28,14 @@ from clipsearch.exports import run as export_run
 from clipsearch.exports.pictures import ADDED, columns
 from clipsearch.exports.run import ExportReport, export_index
 from clipsearch.exports.targets import KINDS, hide, read_target
+from clipsearch.indexer.build import IndexOptions, index_folder
 from clipsearch.records import ImageRecord, IntArray, Manifest
 from clipsearch.search.collection import Collection
 from clipsearch.store import Writer
 from clipsearch.store.tags import write_tags
 from tests.support.collections import varied_index
 from tests.support.fake_encoder import FakeEncoder
+from tests.support.pictures import fill, picture
 
 DIM = 16
 TABLE = "photos"
@@ -230,7 +234,11 @@ def milvus_base(tmp_path: Path) -> Iterator[Base]:
 
     def spoil() -> None:
         theirs = {**dict.fromkeys(columns()), "row_id": OTHERS_ID, "vector": np.eye(DIM)[0].tolist(), "note": "theirs"}
-        asked(lambda client: client.insert(TABLE, [theirs]))
+        mine = {**read()[0], "note": "mine"}
+        mine |= {
+            name: list(mine[name]) for name, kind in columns().items() if kind == "texts" and mine[name] is not None
+        }
+        asked(lambda client: client.upsert(TABLE, [theirs, {**mine, "vector": list(mine["vector"])}]))
 
     def foreign(name: str) -> None:
         asked(lambda client: client.create_collection(name, dimension=DIM), load=False)
@@ -242,7 +250,7 @@ def milvus_base(tmp_path: Path) -> Iterator[Base]:
         lambda: str(asked(lambda client: client.describe_collection(TABLE)["properties"]["clipsearch.export"])),
         spoil,
         foreign,
-        lambda: "mine",  # a row is written whole
+        lambda: read()[0]["note"],
     )
 
 
@@ -405,6 +413,41 @@ def test_a_row_of_somebody_else_is_never_replaced(base: Base, photos: Path, monk
 
 
 @pytest.mark.many
+def test_a_picture_that_was_read_again_or_moved_keeps_its_row(base: Base, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    encoder = FakeEncoder(dim=DIM)
+    first, second, third, fourth, *_ = fill(folder, 6)
+    shutil.copy(first, folder / "same.jpg")  # one content, at two places
+    run = partial(index_folder, folder, encoder, options=IndexOptions(workers=1))
+    run()
+    export(folder, base.target)
+    paths = {row["row_id"]: row["path"] for row in base.read().values()}
+    base.spoil()
+    (folder / paths[0]).rename(folder / "moved.jpg")
+    assert paths[0] == "same.jpg"
+    for path in (first, second):  # the first has the content of the one that moved
+        os.utime(path, (2e9, 2e9))
+    picture(77).save(third)  # edited
+    run()
+    report = export(folder, base.target)
+    there = base.read()
+    assert there.pop(OTHERS_ID)["note"] == "theirs"
+    told = wanted(folder)
+    for name in ("path", "mtime_ns", "content_hash"):
+        assert {row_id: row[name] for row_id, row in there.items()} == {n: row[name] for n, row in told.items()}
+    for row_id, row in there.items():
+        np.testing.assert_allclose(np.asarray(row["vector"], np.float32), told[row_id]["vector"], atol=1e-6)
+    notes = {row["path"]: row.get("note") for row in there.values()}
+    assert notes == {**{path: None for row_id, path in paths.items() if row_id}, "moved.jpg": "mine"}
+    assert (report.rows, report.added, report.removed) == (7, 0, 0)
+    assert report.changed == 4
+    fourth.unlink()
+    run()
+    last = export(folder, base.target)
+    assert (last.rows, last.added, last.changed, last.removed) == (6, 0, 0, 1)
+
+
+@pytest.mark.many
 def test_filters_choose(base: Base, photos: Path) -> None:
     with Collection(photos / ".clipsearch", encoder=FakeEncoder(dim=DIM)) as collection:
         ids = np.array(sorted(row for row in collection.row_ids() if collection.record(row).path.startswith("trips/")))
@@ -478,6 +521,26 @@ def test_a_damaged_index_is_told_as_such(base: Base, photos: Path) -> None:
 
 
 # -- files
+
+
+def test_a_milvus_lite_that_is_open_elsewhere_says_so(photos: Path, milvus_base: Base) -> None:
+    folder = milvus_base.target.removeprefix("milvus:")
+    Path(folder).mkdir()
+    (Path(folder) / "collections").mkdir()
+    holds = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    )
+    lock = [sys.executable, "-c", holds, f"{folder}/LOCK"]
+    command = [sys.executable, "-m", "clipsearch", "export", milvus_base.target, "--index", str(photos)]
+    with subprocess.Popen(lock, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        other.communicate(b"\n")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"clipsearch: cannot export to {milvus_base.target}: another program has it open. "
+        "Close it there, then run the same command again"
+    ]
 
 
 @pytest.mark.parametrize("name", ["all.parquet", "all.arrow"])

@@ -112,7 +112,7 @@ def test_what_changes_in_a_bucket(s3: Any, tmp_path: Path, encoder: FakeEncoder)
     write_tar(tmp_path / "x.tar", {"0.jpg": jpeg(20), "2.jpg": jpeg(22)})
     s3.upload_file(str(tmp_path / "x.tar"), BUCKET, "a/x.tar")
     plan = plan_index(as_address(f"s3://{BUCKET}/a"), encoder, index=index, options=IndexOptions(workers=1))
-    assert (plan.to_read, plan.unchanged) == (2, 6)
+    assert (plan.to_read, plan.unchanged, plan.unopened) == (2, 6, 1)
     report = run(encoder, index)
     assert (report.encoded, report.renamed, report.pictures) == (2, 1, 10)
     report = run(encoder, index, reread_metadata=True, reindex=True)
@@ -240,6 +240,34 @@ def test_one_archive_at_an_address(s3: Any, tmp_path: Path, encoder: FakeEncoder
         run(encoder, tmp_path / "other", f"s3://{BUCKET}/nobody")
     with pytest.raises(OtherCollection):
         run(encoder, tmp_path / "index", f"s3://{BUCKET}/ab")
+
+
+@pytest.mark.parametrize("address", ["a", "a/x.tar", "a/t.parquet"])
+def test_a_source_that_is_named_again_and_gone_is_missing(
+    address: str, s3: Any, tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, tmp_path)
+    s3.put_object(Bucket=BUCKET, Key="a.jpg", Body=jpeg(90))  # names that begin alike are others
+    s3.put_object(Bucket=BUCKET, Key=f"{address}2", Body=jpeg(91))
+    index, place = tmp_path / "index", f"s3://{BUCKET}/{address}"
+    count = run(encoder, index, place, archives=None).pictures
+    keys = [
+        key for one in s3.list_objects_v2(Bucket=BUCKET)["Contents"] if (key := one["Key"]).startswith(("a/", address))
+    ]
+    kept = {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys if key != f"{address}2"}
+    for key in kept:
+        s3.delete_object(Bucket=BUCKET, Key=key)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody listens
+        with pytest.raises(StorageError):
+            run(encoder, index, place, archives=None)
+    report = run(encoder, index, place, archives=None)
+    assert (report.missing, report.removed, report.pictures) == (count, 0, 0)
+    assert [line.partition(" no longer exists")[0] for line in report.warnings] == [place]
+    for key, content in kept.items():
+        s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+    report = run(encoder, index, place, archives=None)
+    assert (report.missing, report.encoded, report.pictures) == (0, 0, count)
 
 
 def test_an_object_that_cannot_be_fetched_loses_nothing(

@@ -147,6 +147,42 @@ def test_machines_that_go_during_a_run_cost_no_row(cluster: Any, tmp_path: Path)
     check_whole(folder, tmp_path)
 
 
+def with_children(pid: int) -> list[int]:
+    """A process and all that it began, and these."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(other for child in children for other in with_children(int(child)))]
+
+
+def test_a_machine_that_falls_silent_does_not_hold_the_run(cluster: Any, tmp_path: Path) -> None:
+    """Without power or network, it closes no connection: Ray itself notices after a minute."""
+    folder = tmp_path / "photos"
+    fill(folder, 120)
+    node = add_node(cluster)
+    raylet = node.all_processes["raylet"][0].process.pid
+    silent: list[int] = []
+    since = 0.0
+
+    def stop(progress: Progress) -> None:
+        nonlocal since
+        if not silent and progress.done >= 40:
+            silent.extend(with_children(raylet))
+            for pid in silent:
+                os.kill(pid, signal.SIGSTOP)
+            since = time.monotonic()
+
+    try:
+        report = run(folder, ray_executor(cluster.address, per_picture_s=0.05, unit_pictures=6), stop)
+        assert silent and time.monotonic() - since < 45
+        assert not report.skipped
+        assert report.encoded == report.pictures == 120
+    finally:
+        for pid in silent:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        cluster.remove_node(node, allow_graceful=False)
+    check_whole(folder, tmp_path)
+
+
 def test_a_killed_driver_is_resumed_and_encodes_only_what_was_not_committed(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

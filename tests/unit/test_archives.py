@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime as dt
+import gzip
 import io
 import json
+import lzma
 import os
 import resource
 import shutil
@@ -443,6 +446,26 @@ def test_reindex_compact_plan_and_repair(photos: Path, encoder: FakeEncoder) -> 
     assert places(report.index, encoder) == wanted
 
 
+@pytest.mark.parametrize("beside", [0, 3])
+def test_a_plan_says_how_long_archives_take(beside: int, photos: Path, encoder: FakeEncoder) -> None:
+    fill(photos, beside)
+    for name in "ab":
+        write_tar(photos / f"{name}.tar", {f"{n}.jpg": jpeg(50 + n) for n in range(60)})
+    options = IndexOptions(workers=1, archives=True, batch_pictures=8)
+    plan = plan_index(photos, encoder, options=options)
+    assert (plan.to_read, plan.unopened) == (120 + beside, 0)
+    assert plan.measured >= 96 and plan.seconds is not None and plan.seconds > 0
+
+
+@pytest.mark.parametrize(("module", "name"), [(gzip, "gzip"), (bz2, "bzip2"), (lzma, "xz")])
+def test_a_compressed_tar_says_what_to_do(module: Any, name: str, photos: Path, encoder: FakeEncoder) -> None:
+    write_tar(photos / "x.tar", {"a.jpg": jpeg(0)})
+    (photos / "x.tar").write_bytes(module.compress((photos / "x.tar").read_bytes()))
+    (skip,) = run(photos, encoder).skipped
+    why = f"it is compressed with {name}. Decompress it first"
+    assert (skip.status, skip.reason) == ("corrupt", why)
+
+
 def test_the_index_of_a_file_stays_that_of_the_file(photos: Path, encoder: FakeEncoder) -> None:
     fill(photos, 2)
     source = write_tar(photos / "x.tar", {f"{n}.jpg": jpeg(100 + n) for n in range(3)})
@@ -457,9 +480,8 @@ def test_the_index_of_a_file_stays_that_of_the_file(photos: Path, encoder: FakeE
     shutil.move(photos, photos.parent / "moved")
     assert run(photos.parent / "moved" / "x.tar", encoder).unchanged == 3
     (photos.parent / "moved" / "x.tar").unlink()
-    with pytest.raises(StorageError):
-        run(photos.parent / "moved" / "x.tar", encoder)
-    assert read_status(photos.parent / "moved" / "x.tar.clipsearch").pictures == 3
+    report = run(photos.parent / "moved" / "x.tar", encoder)
+    assert (report.pictures, report.missing, report.removed) == (0, 3, 0)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\0"])
@@ -505,15 +527,37 @@ def test_a_list_in_utf_16_is_read(encoding: str, tmp_path: Path, encoder: FakeEn
 
 def test_of_an_archive_that_is_gone_its_index_is_named(tmp_path: Path, encoder: FakeEncoder) -> None:
     tar = write_tar(tmp_path / "x.tar", {"a.jpg": jpeg(0)})
-    index = run(tar, encoder).index
+    run(tar, encoder)
     tar.unlink()
     with pytest.raises(StorageError, match=r"the archive does not exist\. Check its name"):
         run(tmp_path / "y.tar", encoder)
+    (tmp_path / "y").mkdir()  # where a drive was
+    other = index_folder(write_tar(tmp_path / "y" / "y.tar", {"a.jpg": jpeg(0)}), encoder, index=tmp_path / "i").index
+    (tmp_path / "y" / "y.tar").unlink()
     with pytest.raises(StorageError, match="the archive does not exist any more") as error:
-        run(tar, encoder)
-    assert f"its index in {index} stays" in str(error.value)
-    with Collection(index, encoder=encoder) as photos:
+        index_folder(tmp_path / "y" / "y.tar", encoder, index=tmp_path / "i")
+    assert f"its index in {other} stays" in str(error.value)
+    with Collection(other, encoder=encoder) as photos:
         assert len(photos) == 1
+
+
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_an_archive_that_is_named_again_and_gone_is_missing(ending: str, tmp_path: Path, encoder: FakeEncoder) -> None:
+    source = written(ending, tmp_path / "x", [jpeg(n) for n in range(4)])
+    index = run(source, encoder).index
+    source.rename(tmp_path / "away")
+    plan = plan_index(source, encoder, options=IndexOptions(workers=1))
+    assert (plan.missing, plan.deleted) == (4, 0)
+    for _ in range(2):
+        report = run(source, encoder)
+        assert (report.missing, report.removed, report.forgotten, report.pictures) == (4, 0, 0, 0)
+        told = f"{source} no longer exists. Its pictures are marked as missing; nothing was deleted. "
+        assert report.warnings == [f"{told}To undo this, bring it back and run the same command again"]
+    with Collection(index, encoder=encoder) as photos:
+        assert not photos.search("", k=9)
+    (tmp_path / "away").rename(source)
+    report = run(source, encoder)
+    assert (report.returned, report.encoded, report.missing, report.pictures, report.warnings) == (4, 0, 0, 4, [])
 
 
 def test_names_that_are_too_long_are_cut_in_copies(tmp_path: Path, encoder: FakeEncoder) -> None:
@@ -667,11 +711,13 @@ def test_columns_of_every_kind_are_values_or_are_named(tmp_path: Path, encoder: 
         "nested": pa.array([[[1, 2], [3]], []], pa.list_(pa.list_(pa.int8()))),
         "box": pa.array([[1, 2, 3, 4], None], pa.list_(pa.int16(), 4)),
         "of": pair,
+        "part": pa.array([{"raw": b"x", "says": "a", "none": None}, None]),
         "kind": pa.array(["cat", None]).dictionary_encode(),
         "keywords": pa.array([[1, 2], None], pa.list_(pa.int8())),
     }
     left = {
         "mask": pa.array([b"\0", b"\1"], pa.binary()),
+        "depth": pa.array([{"bytes": b"x", "path": "d.png"}] * 2),
         "id": pa.array([b"0123456789abcdef"] * 2, pa.binary(16)),
         "vector": pa.array([[0.5] * 32] * 2, pa.list_(pa.float32(), 32)),
         "nothing": pa.nulls(2),
@@ -679,15 +725,16 @@ def test_columns_of_every_kind_are_values_or_are_named(tmp_path: Path, encoder: 
     made = pa.table({"jpg": pa.array([jpeg(0), jpeg(1)], pa.binary()), **kept, **left})
     write_parquet(tmp_path / "t.parquet", made)
     report = run(tmp_path / "t.parquet", encoder)
-    told = "3 columns beside the pictures are not kept, as they have neither texts, numbers nor times: "
-    assert report.warnings == [f"{told}mask (bytes), id (bytes), vector (vectors)"]
+    told = "4 columns beside the pictures are not kept: they hold neither text, numbers nor times. "
+    assert report.warnings == [f"{told}mask (bytes), depth (bytes), id (bytes), vector (vectors)"]
     first, second = (
         record.metadata for record in sorted(collection_records(report.index, encoder), key=attrgetter("offset"))
     )
     assert first.columns == (
         "price=12.5", "wide=100000000000000000000", "took=5400", "at=23:59:58", "day=2024-02-29",
         "when=2024-02-29T01:02:03", 'map={"a": 1, "b": 2}', 'by day={"2024-02-29": "0.1"}', "nested=[1, 2]",
-        "nested=[3]", "box=1", "box=2", "box=3", "box=4", 'of={"cost": "1.5"}', "kind=cat",
+        "nested=[3]", "box=1", "box=2", "box=3", "box=4", 'of={"cost": "1.5"}',
+        'part={"raw": null, "says": "a", "none": null}', "kind=cat",
     )  # fmt: skip
     assert first.keywords == ("1", "2")
     assert second.columns == ("price=-3", "took=1.5", "by day={}", 'of={"cost": null}')
