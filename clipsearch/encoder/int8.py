@@ -7,7 +7,9 @@ from the fp32 one, keyed by its bytes, and its vectors are compared with that on
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
+import re
 from pathlib import Path
 
 import xxhash
@@ -24,6 +26,8 @@ from clipsearch.removing import remove_folder_of
 FOLDER = "int8-towers"
 GRAPH, RECEIPT, ACCEPTED = "model.onnx", "checksum", "accepted.json"  # the last one: see `static`
 FORMAT = "2"
+MOST_BYTES = 1_500_000_000  # of all towers of a folder of the cache
+_FOLDER = re.compile(r"[0-9a-f]{32}")
 EXTERNAL_FROM_BYTES = 6_000_000_000  # of the source; a quarter of it must fit into one message of 2 GB
 
 
@@ -52,17 +56,35 @@ def kept_tower(folder: Path) -> Path | None:
     with contextlib.suppress(OSError):
         found = file_checksum(folder / GRAPH, remember_from_bytes=REMEMBER_FROM_BYTES)
         if found == (folder / RECEIPT).read_text(encoding="utf-8"):
+            with contextlib.suppress(OSError):
+                os.utime(folder / RECEIPT)  # by which the least used one is found
             return folder / GRAPH
     return None
 
 
 def keep_tower(made: Path, folder: Path) -> None:
-    """Move a tower into its folder of the cache, on the same disk, and note its checksum last. Raises: OSError."""
+    """Move a tower into its folder of the cache, on the same disk, and note its checksum last. Where they become too
+    many, those beside it that were used longest ago are deleted. Raises: OSError."""
     remove_folder_of(folder, (GRAPH, RECEIPT, ACCEPTED))
+    _make_room(folder.parent, made.stat().st_size)
     folder.mkdir(parents=True, exist_ok=True)
     digest = file_checksum(made, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True)
     made.replace(folder / GRAPH)
     write_small(folder / RECEIPT, digest)
+
+
+def _make_room(place: Path, size: int) -> None:
+    """Delete what was used longest ago of the towers in a folder, until there is room for so many bytes more."""
+    kept: list[tuple[float, int, Path]] = []
+    with contextlib.suppress(OSError):
+        for folder in place.iterdir():
+            if _FOLDER.fullmatch(folder.name) and not folder.is_symlink() and (folder / GRAPH).is_file():
+                receipt = folder / RECEIPT
+                used = (receipt if receipt.exists() else folder).stat().st_mtime
+                kept.append((used, (folder / GRAPH).stat().st_size, folder))
+    kept.sort()
+    while kept and sum(held for _, held, _ in kept) + size > MOST_BYTES:
+        remove_folder_of(kept.pop(0)[2], (GRAPH, RECEIPT, ACCEPTED))
 
 
 def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from PIL import Image, ImageDraw
 
 import clipsearch
 from clipsearch.config import cache_dir
-from clipsearch.encoder import bulk, precision, static, trial
+from clipsearch.encoder import bulk, int8, precision, static, trial
 from clipsearch.encoder.bulk import LEAST_GUARDED
 from clipsearch.encoder.choices import PLAIN, Choice, is_static
-from clipsearch.encoder.int8 import ACCEPTED
+from clipsearch.encoder.int8 import ACCEPTED, GRAPH, RECEIPT
 from clipsearch.encoder.layout import ModelDirectory, read_model_directory
 from clipsearch.encoder.names import load_encoder
 from clipsearch.encoder.onnx import OnnxEncoder
@@ -83,6 +85,25 @@ def test_a_tower_that_is_damaged_is_none(model: ModelDirectory) -> None:
     for other in ("int8-", "int8-../../../../x", "int8-0123456789ABCDEF", "int8"):
         with pytest.raises(InvalidModel):
             static_tower(model, other)
+
+
+def test_the_towers_that_were_used_longest_ago_make_room(
+    model: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_static_tower(model, drawings(16)), make_static_tower(model, 255 - drawings(16) // 2)
+    files = [static_tower(model, name) for name in (first, second)]
+    for age, file in zip((200, 100), files, strict=True):
+        os.utime(file.with_name(RECEIPT), (time.time() - age, time.time() - age))
+    static_tower(model, first)  # is used
+    mine = files[0].parent.parent / "mine"
+    mine.mkdir()
+    (mine / GRAPH).write_bytes(bytes(10_000))
+    monkeypatch.setattr(int8, "MOST_BYTES", int(2.5 * files[0].stat().st_size))
+    third = make_static_tower(model, drawings(16) // 2)
+    assert len({first, second, third}) == 3
+    assert [file.exists() for file in (*files, static_tower(model, third))] == [True, False, True]
+    assert not files[1].parent.exists()
+    assert (mine / GRAPH).exists()
 
 
 def test_a_vector_does_not_depend_on_what_is_encoded_with_it(model: ModelDirectory) -> None:
