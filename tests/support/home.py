@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import tempfile
@@ -31,11 +30,8 @@ def _leave_home() -> Path:
     if _inherited:  # a process that one with this home has started
         return Path(os.environ[_VARIABLE])
     place = Path(tempfile.mkdtemp(prefix="clipsearch-tests-"))
-    owner = os.getpid()
-    atexit.register(lambda: go_back() if os.getpid() == owner else None)  # also if pytest does not come to its end
     home = place / "home"
     home.mkdir()
-    (place / "tmp").mkdir(mode=0o700)
     for name in list(os.environ):
         if name.startswith(("XDG_", "HF_", "MPL", "CLIPSEARCH_DAEMON", "CLIPSEARCH_INDEX", "CLIPSEARCH_TIMING")):
             del os.environ[name]
@@ -44,7 +40,6 @@ def _leave_home() -> Path:
             _VARIABLE: str(home),
             f"{_VARIABLE}_REAL": str(REAL_HOME),
             "HOME": str(home),
-            "TMPDIR": str(place / "tmp"),  # what a test or a library leaves among temporary files goes with the home
             "CLIPSEARCH_STATE_DIR": str(place / "state"),
             "CLIPSEARCH_CACHE_DIR": str(place / "cache"),
             "CLIPSEARCH_PRECISION": "fp32",  # no trial of what is fastest in every test
@@ -59,7 +54,6 @@ def _leave_home() -> Path:
             "HYPOTHESIS_STORAGE_DIRECTORY": str(place / "hypothesis"),
         }
     )
-    tempfile.tempdir = None  # look at TMPDIR again
     return home
 
 
