@@ -81,6 +81,7 @@ def end_alone(environment: Mapping[str, str], out: Path) -> None:
 
     def act() -> None:
         with distributed.joined(world_of_environment(), torch.device("cpu")) as world:
+            distributed.wait_for_all()  # both are connected
             if not world.is_first:
                 raise MemoryError
             distributed.wait_for_all()
