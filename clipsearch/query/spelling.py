@@ -13,6 +13,7 @@ LEAST_LETTERS = 5  # shorter words are near to too many others
 _TWO_SLIPS_FROM = 9
 _SWAPPED_FROM = 7
 _LEAST_OF_COMPOUND = 3
+_MOST_OF_COMPOUND = 24  # photographers; the time grows with the square of it
 _WORD = re.compile(r"(?<![\w'@#.-])[a-z]+(?![\w'@:-]|\.\w)")  # names begin with a capital
 _ENDINGS = ("s", "es", "ed", "er", "ers", "ing", "ings", "ly", "ness", "less", "y", "d", "r", "like", "ish", "able")
 
@@ -69,6 +70,8 @@ def nearest_word(word: str, words: Sequence[str], *, is_listed: bool = False) ->
 def nearest_compound(word: str, words: Sequence[str], is_word: Callable[[str], bool]) -> str | None:
     """The word of two that a model knows that is one slip away from `word`, such as skateboard; None if there is none,
     or are several. `is_word`: whether the two together are a word too."""
+    if len(word) > _MOST_OF_COMPOUND:
+        return None
     known = frozenset(words)
 
     def is_compound(other: str) -> bool:

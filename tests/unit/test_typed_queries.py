@@ -182,6 +182,13 @@ def test_no_hint_takes_long(piece: str) -> None:
     assert time.process_time() - began < 2
 
 
+@pytest.mark.parametrize("word", ["x" * 3_000, "skate" * 200, "abcdefghij" * 5])
+def test_no_word_is_looked_up_for_long(collection: Collection, word: str) -> None:
+    began = time.process_time()
+    collection.notices(word)
+    assert time.process_time() - began < 2
+
+
 def test_words_that_the_model_cannot_read_are_left_out(collection: Collection) -> None:
     alone = collection.encode_query("a dog on a beach")
     with_others = collection.encode_query("a dog собака on a beach ᚠᛇᚻ 🐕\u200d🦺")
