@@ -48,7 +48,9 @@ def client(photos: AnyCollection, tmp_path_factory: pytest.TempPathFactory) -> I
     blocks = clipsearch.ui.blocks(photos, title="my <b>pictures</b>")
     _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", footer_links=[])
     downloads = tmp_path_factory.mktemp("downloads")
-    yield gradio_client.Client(url, verbose=False, analytics_enabled=False, download_files=str(downloads))
+    with pytest.MonkeyPatch.context() as patch:  # the client leaves a folder for each call
+        patch.setattr("tempfile.tempdir", str(downloads))
+        yield gradio_client.Client(url, verbose=False, analytics_enabled=False, download_files=str(downloads))
     blocks.close(verbose=False)
 
 
