@@ -75,7 +75,7 @@ class CheckpointFolder:
             "best": checkpoint.best,
             "facts": checkpoint.facts,
         }
-        write_atomically(self.folder / STATE, (json.dumps(state) + "\n").encode())
+        write_atomically(self.folder / STATE, (json.dumps(state, indent=2) + "\n").encode())
         self._delete_all_but({name, checkpoint.best}, before)
 
     def save_best(self, step: int, weights: Mapping[str, Tensor]) -> str:

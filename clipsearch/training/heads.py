@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from clipsearch.training.settings import Objective, Settings
 
 MOST_FITTED = 50_000  # rows that standardisation and gate are fitted on
 ROWS_AT_ONCE = 4096
-MOST_KEPT = 32_768  # rows of a set of which what was learned stays in memory
 LEARNING_RATE = 1e-3
 GENERAL_AT_ONCE = 256  # sentences
 SIGLIP_BIAS = -10.0  # where SigLIP begins (Zhai et al. 2023)
@@ -57,7 +55,6 @@ class HeadsTrainee:
         self._same_pictures = np.arange(len(train.pairs)) if pictures is None else pictures
         self._same_texts = np.arange(len(train.texts.vectors)) if texts is None else texts
         self._settings = settings
-        self._learned: dict[tuple[str, str], tuple[tuple[int, ...], list[tuple[Tensor, Tensor]]]] = {}
         torch.manual_seed(settings.seed)
         whole = _fitted_on(train.views[0])
         self.image: Residual | None = None
@@ -166,8 +163,8 @@ class HeadsTrainee:
         """Vectors of all pictures and of all different captions of a set."""
         self.set_training(False)
         pairs = self._sets[name]
-        images = self._changed(self.image, pairs.views[0], (name, "image"))
-        return images, self._changed(self.text, pairs.texts, (name, "text"))
+        images = self._changed(self.image, pairs.views[0])
+        return images, self._changed(self.text, pairs.texts)
 
     def write_model(self, target: Path, source: str) -> None:
         """Write the model directory with the residuals behind its towers, and compare it with the trained one.
@@ -204,28 +201,14 @@ class HeadsTrainee:
             append_residual(base / relative, tower.features, residual.cpu(), target / relative)
             residual.to(self.device)
 
-    def _changed(
-        self, residual: Residual | None, given: Features, kept_as: tuple[str, str] | None = None
-    ) -> FloatArray:
-        """The vectors as they are now. `kept_as`: the name by which what was learned is kept, for other strengths."""
+    def _changed(self, residual: Residual | None, given: Features) -> FloatArray:
         if residual is None:
             return given.vectors.astype(np.float32)
-        rows = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(given.vectors), ROWS_AT_ONCE)]
-        if kept_as is None or len(given.vectors) > MOST_KEPT:
-            learned: Iterator[tuple[Tensor, Tensor]] = (
-                residual.learned(self._tensor(given.features[some])) for some in rows
-            )
-        else:
-            # Whatever changes a weight in place counts its version up.
-            versions = tuple(value._version for value in residual.parameters())
-            if self._learned.get(kept_as, ((), []))[0] != versions:
-                found = [residual.learned(self._tensor(given.features[some])) for some in rows]
-                self._learned[kept_as] = versions, found
-            learned = iter(self._learned[kept_as][1])
-        parts = zip(rows, learned, strict=True)
-        return np.concatenate(
-            [residual.applied(self._tensor(given.vectors[some]), *both).cpu().numpy() for some, both in parts]
-        )
+        parts = [
+            residual(self._tensor(given.features[rows]), self._tensor(given.vectors[rows])).cpu().numpy()
+            for rows in (slice(start, start + ROWS_AT_ONCE) for start in range(0, len(given.vectors), ROWS_AT_ONCE))
+        ]
+        return np.concatenate(parts)
 
     def _residuals(self) -> list[Residual]:
         return [residual for residual in (self.image, self.text) if residual is not None]

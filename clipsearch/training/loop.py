@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from clipsearch.evaluation.recall import Metrics
 from clipsearch.training import distributed
-from clipsearch.training.adamw import AdamW
 from clipsearch.training.checkpoints import Checkpoint, CheckpointFolder
 from clipsearch.training.grad_cache import Loaded, Part, Vectors, accumulated_backward, whole_backward
 from clipsearch.training.losses import Side, clamp_temperature_, contrastive_loss, largest_log_scale
@@ -255,13 +254,13 @@ class Loop:
             raise TrainingStopped(step, f"the loss became {value}", self._advice())
         distributed.average_gradients(self.parameters.values())
         if self._scaler.is_enabled():
-            self._scaler.unscale_(cast(torch.optim.Optimizer, self._optimizer))
+            self._scaler.unscale_(self._optimizer)
         if settings.gradient_norm:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), settings.gradient_norm)
             if not bool(norm.isfinite()) and not self._scaler.is_enabled():
                 raise TrainingStopped(step, "the gradients are not finite", self._advice())
         if self._scaler.is_enabled():
-            self._scaler.step(cast(torch.optim.Optimizer, self._optimizer))
+            self._scaler.step(self._optimizer)
             self._scaler.update()
         else:
             self._optimizer.step()
@@ -345,7 +344,7 @@ class Loop:
             targets=self.settings.targets,
         )
 
-    def _make_optimizer(self) -> AdamW:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
         groups: list[dict[str, Any]] = []
         for factor, parameters in self._groups:
             for decays in (True, False):
@@ -355,7 +354,7 @@ class Loop:
                     groups.append({"params": chosen, "weight_decay": decay, "factor": factor})
         temperature = [value for value in (self.trainee.log_scale, self.trainee.bias) if value is not None]
         groups.append({"params": temperature, "weight_decay": 0.0, "factor": 1.0})
-        return AdamW(groups, lr=self.trainee.learning_rate, betas=ADAM_BETAS)
+        return torch.optim.AdamW(groups, lr=self.trainee.learning_rate, betas=ADAM_BETAS)
 
     def _advice(self) -> str:
         trainee, ways = self.trainee, ["a longer warm-up"]

@@ -117,22 +117,13 @@ class Residual(nn.Module):
 
     def forward(self, features: Tensor, vectors: Tensor, keep: Tensor | None = None) -> Tensor:
         """Return the changed vectors, unit L2. Shapes: (B, F), (B, D); `keep` (B, 1): 0 leaves a row as it was."""
-        return self.applied(vectors, *self.learned(features), keep)
-
-    def learned(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The gate and the residual, whatever the strength. Shapes: (B, F) to (B, 1) and (B, D)."""
         x = (features - self.mean) / self.scale
-        gate = self.gate(x)
-        x = F.dropout(x, self.drop_features, self.training)
-        hidden = F.dropout(F.gelu(self.enter(x)), self.drop_hidden, self.training)
-        return gate, self.skip(x) + self.leave(hidden)
-
-    def applied(self, vectors: Tensor, gate: Tensor, change: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Return the changed vectors, of what `learned` gives."""
-        weight = self.strength * gate
+        weight = self.strength * self.gate(x)
         if keep is not None:
             weight = weight * keep
-        return F.normalize(vectors + weight * change, dim=1)
+        x = F.dropout(x, self.drop_features, self.training)
+        hidden = F.dropout(F.gelu(self.enter(x)), self.drop_hidden, self.training)
+        return F.normalize(vectors + weight * (self.skip(x) + self.leave(hidden)), dim=1)
 
     def gate(self, standardised: Tensor) -> Tensor:
         """1 for what is like the pairs, 0 for what is not. Shape: (B, 1)."""

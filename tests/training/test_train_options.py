@@ -17,7 +17,6 @@ pytest.importorskip("open_clip")
 from clipsearch.encoder.layout import parse_preprocessing  # noqa: E402
 from clipsearch.errors import OutOfSpace  # noqa: E402
 from clipsearch.pairs.reading import open_pairs  # noqa: E402
-from clipsearch.training.adamw import AdamW  # noqa: E402
 from clipsearch.training.distributed import average_gradients  # noqa: E402
 from clipsearch.training.freezing import frozen_by  # noqa: E402
 from clipsearch.training.loop import Loop  # noqa: E402
@@ -152,37 +151,6 @@ def test_a_run_on_a_device_that_is_gone_says_what_to_do(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidSettings, match=said):
         resume(run.path)
-
-
-def test_steps_are_those_of_pytorchs_adamw() -> None:
-    def made() -> list[Any]:
-        torch.manual_seed(0)
-        return [torch.nn.Parameter(torch.randn(shape)) for shape in ((50, 30), (30,), ())]
-
-    def groups(values: list[Any]) -> list[dict[str, Any]]:
-        return [{"params": values[:1], "weight_decay": 0.2}, {"params": values[1:], "weight_decay": 0.0}]
-
-    ours, theirs = made(), made()
-    both: list[Any] = [
-        (AdamW(groups(ours), lr=1e-3, betas=(0.9, 0.98)), ours),
-        (torch.optim.AdamW(groups(theirs), lr=1e-3, betas=(0.9, 0.98)), theirs),
-    ]
-    for step in range(12):
-        torch.manual_seed(step)
-        gradients = [torch.randn_like(value) for value in ours]
-        for optimizer, values in both:
-            optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = 1e-3 * (step + 1)
-            for value, gradient in zip(values, gradients, strict=True):
-                if step % 3 or value.ndim:  # what no step has used stays as it is
-                    value.grad = gradient.clone()
-            optimizer.step()
-    assert all(torch.equal(*values) for values in zip(ours, theirs, strict=True))
-    for first, second in zip(ours, theirs, strict=True):
-        moments, others = both[0][0].state[first], both[1][0].state[second]
-        assert moments.keys() == others.keys()
-        assert all(torch.equal(moments[name], others[name]) for name in others)
 
 
 def test_lora_targets_that_the_model_lacks_are_named() -> None:

@@ -116,29 +116,6 @@ def test_a_picture_under_two_names_is_measured_as_one(method: Any, tmp_path: Pat
     assert twice.image_to_text.ranks[3] == once.image_to_text.ranks[3]
 
 
-def test_what_was_learned_is_measured_at_any_strength_and_not_after_it_has_changed(tmp_path: Path) -> None:
-    pairs, said = open_pairs([write_pairs(tmp_path / "pairs", 8)]), lambda *_: None
-    request = Request([], "builtin", Settings("heads", views=1, keep_general=0.0))
-    work = prepare(request, pairs, pairs, pairs, RunFolder(tmp_path / "run"), World(), None, said, said)
-    trainee = work.trainee
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            for residual in (trainee.image, trainee.text):
-                residual.leave.weight.copy_(0.01 * torch.randn_like(residual.leave.weight))
-        for strength in (1.0, 0.0, 0.3):
-            trainee.set_strength(strength)
-            found = trainee.vectors("dev")
-            dev = trainee._sets["dev"]
-            for residual, given, vectors in zip(
-                (trainee.image, trainee.text), (dev.views[0], dev.texts), found, strict=True
-            ):
-                with torch.no_grad():
-                    whole = residual(torch.from_numpy(given.features), torch.from_numpy(given.vectors)).numpy()
-                np.testing.assert_array_equal(vectors, whole)
-                assert strength == 0 or np.abs(vectors - given.vectors).max() > 1e-3
-
-
 def tiny_loop(folder: Path, out: Path, settings: Settings, base: OpenClipEncoder | None = None) -> Loop:
     pairs = open_pairs([folder])
     trainee = TowersTrainee(base or small_encoder(SMALL_VIT), settings, pairs, {"dev": pairs})
