@@ -7,10 +7,7 @@ fast. OpenVINO's telemetry, which it loads with itself, is kept out by `privacy`
 
 from __future__ import annotations
 
-import sys
-from collections.abc import MutableMapping
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from types import ModuleType
@@ -27,7 +24,6 @@ from clipsearch.errors import InvalidModel, MissingExtra, first_line
 from clipsearch.filenames import native_path
 from clipsearch.records import FloatArray
 
-CONVERTER = "openvino.tools.ovc"  # openvino imports it with itself: 0.05 of 0.08 s of processor time
 HINTS: dict[Literal["fp32", "bf16"], str] = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -115,25 +111,9 @@ def _core(openvino: ModuleType) -> Any:
 
 
 def _import_openvino() -> ModuleType:
-    is_first = "openvino" not in sys.modules and CONVERTER not in sys.modules
-    kept_out: MutableMapping[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
-    if is_first:
-        kept_out[CONVERTER] = None  # `import` then raises ModuleNotFoundError, which openvino expects
     try:
         import openvino  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError as error:
         raise MissingExtra("openvino", "encoding pictures in bf16") from error
-    finally:
-        if is_first:
-            del kept_out[CONVERTER]
     module: ModuleType = openvino
-    if is_first:
-        module.__dict__.setdefault("__getattr__", _converter)
     return module
-
-
-def _converter(name: str) -> Any:
-    """What openvino lacks without its converter of models, for programs that use both it and clipsearch."""
-    if name != "convert_model":
-        raise AttributeError(f"module 'openvino' has no attribute {name!r}")
-    return import_module(CONVERTER).convert_model

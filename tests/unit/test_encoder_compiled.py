@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,20 +134,3 @@ def test_a_cache_that_cannot_be_written_costs_speed_only(
     monkeypatch.setenv("CLIPSEARCH_CACHE_DIR", str(tmp_path / "file"))
     for _ in range(3):
         np.testing.assert_array_equal(vectors(model), exact)
-
-
-CONVERTING = """
-import sys
-import clipsearch
-from clipsearch.encoder.openvino import CONVERTER, has_bf16
-has_bf16()
-assert CONVERTER not in sys.modules
-import openvino
-assert not hasattr(openvino, "nothing")
-from openvino import convert_model
-assert convert_model is sys.modules[CONVERTER].convert_model is openvino.convert_model
-"""
-
-
-def test_openvino_is_loaded_without_its_converter_which_others_still_find() -> None:
-    subprocess.run([sys.executable, "-c", CONVERTING], check=True)
