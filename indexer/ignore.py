@@ -287,8 +287,9 @@ class Ignore:
         self.archives: Archives = None
         """Whether to look into tars and tables, or into which. None: nobody said so, and they are other files."""
         self.listed = ""
-        self.may_be_gone = False  # the source as a whole: an index has pictures of it
         """The file in `root` that is the source, if it is not all of it: an archive, or a list of paths."""
+        self.may_be_gone = False
+        """Whether the source as a whole may be gone: an index has pictures of it."""
         self.problems: list[str] = []
         """What could not be understood, one sentence each."""
         self.held: dict[str, str] = {}

@@ -181,20 +181,19 @@ class Storage:
         return StoredObject(path, int(entry["size"] or 0), _time_of(entry), _tag_of(entry))
 
     def lacks(self, path: str = "") -> bool:
-        """Whether the storage answers, and says that it has nothing at a path, or below it. Of other storage than S3
-        nobody knows: what is not found there may be a name of a bucket that is wrong."""
-        if not self._gives_pages:
+        """Whether the storage answers, and says that it has nothing at a path, or below it. Of a whole bucket nobody
+        knows: an empty one may be another's. Nor of other storage than S3, where what is not found may be a wrong name
+        of a bucket."""
+        bucket, _, key = self._full(path).rstrip("/").partition("/")
+        if not self._gives_pages or not key:
             return False
-        bucket, _, key = self._full(path).partition("/")
 
-        def has(asked: str) -> bool:
-            told = self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=asked, MaxKeys=1)
-            return any(
-                one["Key"] in (key, asked) or one["Key"].startswith(f"{key}/") for one in told.get("Contents", [])
-            )
+        def has(prefix: str) -> bool:
+            told = self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+            return any(one["Key"] == key or one["Key"].startswith(f"{key}/") for one in told.get("Contents", []))
 
         try:
-            return not (_again(lambda: has(f"{key}/" if key else "")) or (key and _again(lambda: has(key))))
+            return not (_again(lambda: has(f"{key}/")) or _again(lambda: has(key)))
         except OSError:
             return False
 
