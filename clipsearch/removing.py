@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 
@@ -51,6 +51,20 @@ def remove_folder_of(folder: Path, names: Collection[str]) -> bool:
     except OSError:
         return False
     return True
+
+
+def remove_oldest(held: Mapping[Path, int], most_bytes: int, used: str, remove: Callable[[Path], object]) -> None:
+    """Of folders that hold so many bytes each, remove those that were used longest ago, until all hold `most_bytes`.
+
+    When one was used is the time of the file `used` in it, or its own. Raises: OSError.
+    """
+    by_age = sorted(held, key=lambda folder: (folder / used if (folder / used).exists() else folder).stat().st_mtime)
+    left = sum(held.values())
+    for folder in by_age:
+        if left <= most_bytes:
+            return
+        remove(folder)
+        left -= held[folder]
 
 
 def free_name(path: Path) -> Path:

@@ -24,7 +24,7 @@ import xxhash
 from clipsearch.checksums import file_checksum
 from clipsearch.config import cache_dir, write_small
 from clipsearch.encoder.fingerprints import REMEMBER_FROM_BYTES
-from clipsearch.removing import remove_own
+from clipsearch.removing import remove_oldest, remove_own
 
 FOLDER = "compiled-towers"
 WANTED, RECEIPT = "wanted", "checksum"
@@ -80,7 +80,7 @@ def _part_for(place: Path, size: int) -> Path | None:
     """A folder to write so many bytes into, after what is used least has made room. None: there is no room."""
     try:
         now = time.time()
-        kept: list[tuple[float, int, Path]] = []
+        held: dict[Path, int] = {}
         for folder in place.iterdir():
             if _FOLDER.fullmatch(folder.name) is None or folder.is_symlink():
                 continue
@@ -88,12 +88,8 @@ def _part_for(place: Path, size: int) -> Path | None:
                 if now - folder.stat().st_mtime > STALE_S:
                     _remove(folder)
             elif blobs := _blobs(folder):
-                receipt = folder / RECEIPT
-                used = (receipt if receipt.exists() else folder).stat().st_mtime
-                kept.append((used, sum(blob.stat().st_size for blob in blobs), folder))
-        kept.sort()
-        while kept and sum(held for _, held, _ in kept) + size > MOST_BYTES:
-            _remove(kept.pop(0)[2])
+                held[folder] = sum(blob.stat().st_size for blob in blobs)
+        remove_oldest(held, MOST_BYTES - size, RECEIPT, _remove)
         if size > MOST_BYTES or shutil.disk_usage(place).free < 4 * size:
             return None
         return Path(tempfile.mkdtemp(dir=place, prefix=".part-"))

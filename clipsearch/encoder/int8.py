@@ -21,10 +21,11 @@ from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.quiet import quiet_logging
 from clipsearch.errors import InvalidModel, MissingExtra, StorageError, first_line
 from clipsearch.filenames import native_path
-from clipsearch.removing import remove_folder_of
+from clipsearch.removing import remove_folder_of, remove_oldest
 
 FOLDER = "int8-towers"
 GRAPH, RECEIPT, ACCEPTED = "model.onnx", "checksum", "accepted.json"  # the last one: see `static`
+_FILES = (GRAPH, RECEIPT, ACCEPTED)
 FORMAT = "2"
 MOST_BYTES = 1_500_000_000  # of all towers of a folder of the cache
 _FOLDER = re.compile(r"[0-9a-f]{32}")
@@ -65,7 +66,7 @@ def kept_tower(folder: Path) -> Path | None:
 def keep_tower(made: Path, folder: Path) -> None:
     """Move a tower into its folder of the cache, on the same disk, and note its checksum last. Where they become too
     many, those beside it that were used longest ago are deleted. Raises: OSError."""
-    remove_folder_of(folder, (GRAPH, RECEIPT, ACCEPTED))
+    remove_folder_of(folder, _FILES)
     _make_room(folder.parent, made.stat().st_size)
     folder.mkdir(parents=True, exist_ok=True)
     digest = file_checksum(made, remember_from_bytes=REMEMBER_FROM_BYTES, afresh=True)
@@ -75,16 +76,13 @@ def keep_tower(made: Path, folder: Path) -> None:
 
 def _make_room(place: Path, size: int) -> None:
     """Delete what was used longest ago of the towers in a folder, until there is room for so many bytes more."""
-    kept: list[tuple[float, int, Path]] = []
     with contextlib.suppress(OSError):
-        for folder in place.iterdir():
-            if _FOLDER.fullmatch(folder.name) and not folder.is_symlink() and (folder / GRAPH).is_file():
-                receipt = folder / RECEIPT
-                used = (receipt if receipt.exists() else folder).stat().st_mtime
-                kept.append((used, (folder / GRAPH).stat().st_size, folder))
-    kept.sort()
-    while kept and sum(held for _, held, _ in kept) + size > MOST_BYTES:
-        remove_folder_of(kept.pop(0)[2], (GRAPH, RECEIPT, ACCEPTED))
+        held = {
+            folder: (folder / GRAPH).stat().st_size
+            for folder in place.iterdir()
+            if _FOLDER.fullmatch(folder.name) and not folder.is_symlink() and (folder / GRAPH).is_file()
+        }
+        remove_oldest(held, MOST_BYTES - size, RECEIPT, lambda folder: remove_folder_of(folder, _FILES))
 
 
 def _quantise(model: ModelDirectory, folder: Path, reduced: bool) -> None:

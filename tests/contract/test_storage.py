@@ -273,7 +273,14 @@ def test_a_source_that_is_named_again_and_gone_is_missing(
 def test_a_bucket_lacks_what_is_certainly_not_there(s3: Any, tmp_path: Path) -> None:
     put(s3, tmp_path)
     s3.put_object(Bucket=BUCKET, Key="b.jpg", Body=jpeg(90))
-    for below, is_gone in {"": False, "/a": False, "/a/": False, "/b.jpg": False, "/b": True, "/a/nothing": True}.items():
+    for below, is_gone in {
+        "": False,
+        "/a": False,
+        "/a/": False,
+        "/b.jpg": False,
+        "/b": True,
+        "/a/nothing": True,
+    }.items():
         assert Storage(Address(f"s3://{BUCKET}{below}")).lacks() is is_gone, below
     for one in s3.list_objects_v2(Bucket=BUCKET)["Contents"]:
         s3.delete_object(Bucket=BUCKET, Key=one["Key"])
