@@ -58,7 +58,7 @@ def index(
         encoder = encoder.model
     if encoder is not None:
         check_encoder(encoder)
-    check_folder(root)
+    check_folder(root, place)
     if encoder is None:
         encoder = encoder_for(
             index_dir_for(root, place),

@@ -44,6 +44,8 @@ def captions_in(value: Any) -> list[str] | None:
     if isinstance(value, list):
         found: list[str] = []
         for item in value:
+            if item is None:
+                continue
             if isinstance(item, dict):  # {"raw": "a dog"}, as some caption sets have it
                 item = next((item[name] for name in CAPTION_COLUMNS if name in item), None)
             if not isinstance(item, str):

@@ -107,26 +107,39 @@ class Tar(Archive):
     def __init__(self, path: str) -> None:
         """Raises: OSError, ValueError if it is no tar."""
         super().__init__(path)
-        pictures: dict[str, tuple[int, int]] = {}
+        pictures: dict[str, tuple[str, int, int]] = {}  # the name in the tar, which need not be UTF-8; offset, bytes
+        places: dict[str, tuple[int, int]] = {}  # what later members may be hard links to
         said: dict[str, dict[str, Any]] = {}
         left_bytes = MOST_SAID_BYTES
         try:
             with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 size_bytes = os.fstat(file.fileno()).st_size
                 for member in members_of(archive, size_bytes, self._note_damage, self._note_doubt):
-                    if not member.isreg() or member.issparse() or is_hidden(member.name):
+                    own_name = member.name.removeprefix("./")
+                    stem, _, suffix = own_name.rpartition(".")
+                    is_said = suffix.lower() in _SAID
+                    if not stem or not (is_said or is_candidate(own_name.rpartition("/")[2])):
                         continue
-                    name = readable(member.name.removeprefix("./"))  # the offset says which it is
-                    stem, _, suffix = name.rpartition(".")
-                    if suffix.lower() in _SAID and stem:
-                        length = min(member.size, MOST_CAPTION_BYTES, left_bytes)
+                    if member.islnk():
+                        place = places.get(member.linkname.removeprefix("./"))
+                    else:
+                        place = (member.offset_data, member.size) if member.isreg() and not member.issparse() else None
+                    if place is None:
+                        continue
+                    places[own_name] = place
+                    if is_hidden(own_name):
+                        continue
+                    offset, size = place
+                    if is_said:
+                        length = min(size, MOST_CAPTION_BYTES, left_bytes)
                         left_bytes -= length
-                        file.seek(member.offset_data)
+                        file.seek(offset)
                         _note(said.setdefault(stem, {}), suffix.lower(), file.read(length))
-                    elif stem and is_candidate(name.rpartition("/")[2]):
-                        if name in pictures:  # a later one of the same name, which tar would write over the first
-                            name = f"{name}@{member.offset_data}"
-                        pictures[name] = (member.offset_data, member.size)
+                        continue
+                    name = readable(own_name)
+                    if name in pictures:  # a later one of the same name, which tar would write over the first
+                        name = f"{name}@{member.offset_data}"
+                    pictures[name] = (own_name, *place)
         except OSError:
             raise
         except Exception as error:  # of its first header: see members_of
@@ -142,9 +155,9 @@ class Tar(Archive):
         self.doubt = what
 
     def members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
-        for name, (offset, size_bytes) in self._pictures.items():
+        for name, (own_name, offset, size_bytes) in self._pictures.items():
             if wanted(name):
-                yield Member(name, size_bytes, offset, self.path, offset, said_in(self._columns(name)))
+                yield Member(name, size_bytes, offset, self.path, offset, said_in(self._columns(own_name)))
 
     def _columns(self, name: str) -> dict[str, Any]:
         """What is said of a picture: under its own name without the suffix, or under that of its sample."""

@@ -165,7 +165,7 @@ def test_captions_and_columns_are_searched(tmp_path: Path, encoder: FakeEncoder)
             "02.cls": "3",
         },
     )
-    columns: dict[str, list[Any]] = {"text": ["a red barn", None], "id": [17, 18], "score": [0.5, 1.0]}
+    columns: dict[str, list[Any]] = {"text": [["a red barn", None, "hay"], None], "id": [17, 18], "score": [0.5, 1.0]}
     write_parquet(tmp_path / "t.parquet", table([jpeg(3), jpeg(4)], columns))
     write_arrow(tmp_path / "d.arrow", dataset_table([jpeg(5)], [1], ["cat", "dog"]), stream=True)
     report = run(tmp_path, encoder)
@@ -176,7 +176,7 @@ def test_captions_and_columns_are_searched(tmp_path: Path, encoder: FakeEncoder)
 
         assert found("caption:harbour") == {"w.tar/00.jpg"}
         assert found("caption:boats keyword:sea") == {"w.tar/00.jpg"}
-        assert found("caption:barn") == {"t.parquet/0.jpg"}
+        assert found("caption:barn") == found("caption:hay") == {"t.parquet/0.jpg"}
         assert found("column:license=cc-by") == {"w.tar/00.jpg", "w.tar/01.jpg"}
         assert found("column:license=cc-by*a") == {"w.tar/01.jpg"}
         assert found("column:ID=17") == {"w.tar/00.jpg", "t.parquet/0.jpg"}
@@ -541,12 +541,20 @@ def test_of_an_archive_that_is_gone_its_index_is_named(tmp_path: Path, encoder: 
         assert len(photos) == 1
 
 
-@pytest.mark.parametrize("ending", ["tar", "parquet"])
-def test_an_archive_that_is_named_again_and_gone_is_missing(ending: str, tmp_path: Path, encoder: FakeEncoder) -> None:
+@pytest.mark.parametrize(("ending", "elsewhere"), [("tar", False), ("parquet", False), ("tar", True)])
+def test_an_archive_that_is_named_again_and_gone_is_missing(
+    ending: str, elsewhere: bool, tmp_path: Path, encoder: FakeEncoder
+) -> None:
     source = written(ending, tmp_path / "x", [jpeg(n) for n in range(4)])
+    (tmp_path / "x" / "notes.txt").write_text("an empty folder may be a drive that is away")
+    place = tmp_path / "i" if elsewhere else None
+
+    def run(source: Path, encoder: FakeEncoder) -> IndexReport:
+        return clipsearch.index(source, encoder=encoder, index=place, options=IndexOptions(workers=1))
+
     index = run(source, encoder).index
     source.rename(tmp_path / "away")
-    plan = plan_index(source, encoder, options=IndexOptions(workers=1))
+    plan = plan_index(source, encoder, index=place, options=IndexOptions(workers=1))
     assert (plan.missing, plan.deleted) == (4, 0)
     for _ in range(2):
         report = run(source, encoder)
@@ -646,6 +654,45 @@ def test_members_of_odd_names_are_two_pictures(tmp_path: Path, encoder: FakeEnco
         contents = {Path(photos.file_of(hit)).read_bytes() for hit in photos.search("", k=9)}
         assert contents == {jpeg(0), jpeg(1)}
     assert run(tmp_path, encoder).generation == report.generation
+
+
+def test_captions_belong_to_names_that_are_not_utf_8(tmp_path: Path, encoder: FakeEncoder) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w", encoding="utf-8", errors="surrogateescape") as archive:
+        for number, letter in enumerate("\udce9\udce8\udcea"):
+            for ending, content in (("jpg", jpeg(number)), ("txt", f"caption {number}".encode())):
+                info = tarfile.TarInfo(f"caf{letter}.{ending}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    with Collection(run(tmp_path, encoder).index, encoder=encoder) as photos:
+        said = {Path(photos.file_of(hit)).read_bytes(): hit.record.metadata.caption for hit in photos.search("", k=9)}
+    assert said == {jpeg(number): f"caption {number}" for number in range(3)}
+
+
+def test_hard_links_in_a_tar_are_the_pictures_that_they_link_to(tmp_path: Path, encoder: FakeEncoder) -> None:
+    folder = tmp_path / "in"
+    (folder / ".hidden").mkdir(parents=True)
+    for number, name in enumerate(("a.jpg", ".hidden/h.jpg")):
+        (folder / name).write_bytes(jpeg(number))
+    (folder / "a.txt").write_text("a red boat")
+    for link, name in (("b.jpg", "a.jpg"), ("b.txt", "a.txt"), ("c.jpg", "b.jpg"), ("d.jpg", ".hidden/h.jpg")):
+        os.link(folder / name, folder / link)
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name in (".hidden/h.jpg", "a.jpg", "a.txt", "b.jpg", "b.txt", "c.jpg", "d.jpg"):
+            archive.add(folder / name, name)
+        for name, to in (("e.jpg", "away.jpg"), ("f.jpg", str(folder / "a.jpg")), ("g.jpg", "g.jpg")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, to
+            archive.addfile(info)
+        assert sum(member.islnk() for member in archive) == 7
+    report = run(tmp_path / "x.tar", encoder)
+    with Collection(report.index, encoder=encoder) as photos:
+        found = {
+            hit.record.member: (Path(photos.file_of(hit)).read_bytes(), hit.record.metadata.caption)
+            for hit in photos.search("", k=9)
+        }
+    boat = (jpeg(0), "a red boat")
+    assert found == {"a.jpg": boat, "b.jpg": boat, "c.jpg": (jpeg(0), None), "d.jpg": (jpeg(1), None)}
+    assert run(tmp_path / "x.tar", encoder).generation == report.generation
 
 
 def test_a_copy_of_a_picture_says_what_its_own_archive_says(photos: Path, encoder: FakeEncoder) -> None:
