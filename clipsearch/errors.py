@@ -60,6 +60,7 @@ Only the command line prints or exits.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -686,6 +687,25 @@ def _point_at(text: str, position: int) -> str:
 def first_line(error: BaseException) -> str:
     """What an error of another library says, without its pages of advice."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: `ulimit -f`
+_DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that the disk is full; also where a library has put it into words."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OutOfSpace) or (isinstance(seen, OSError) and seen.errno in _DISK_FULL):
+            return True
+        text = "" if isinstance(seen, ClipsearchError) else str(seen)
+        if any(words in text for words in _DISK_FULL_WORDS):
+            return True
+        if "File too large" in text and type(seen).__name__ in ("SafetensorError", "Error"):  # the latter: shutil.Error
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 UNREADABLE = (CorruptIndex, IndexNotFound, StorageError, UnsupportedIndex, OSError)

@@ -96,7 +96,7 @@ class Storage:
             if protocol in S3:
                 raise MissingExtra("s3", "reading s3:// addresses") from error
             raise StorageError(place, f"reading {protocol}: addresses needs a package", first_line(error)) from error
-        except (ValueError, OSError) as error:
+        except Exception as error:  # whatever a package of another storage finds wrong
             raise StorageError(place, first_line(error), "Check the address.") from error
 
     def walk(

@@ -21,6 +21,7 @@ MARK_KEY = "clipsearch.export"
 TEXT_BYTES = 65_535  # the most that Milvus keeps of one text
 MOST_TEXTS = 4096  # of one row
 TIMEOUT_S = 60.0
+_NOTHING = logging.NullHandler()
 _TYPES = {"int": DataType.INT64, "float": DataType.DOUBLE, "text": DataType.VARCHAR, "bool": DataType.BOOL}
 
 
@@ -29,7 +30,9 @@ class Table:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it prints what it raises
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # both print what they raise
+        logging.getLogger("milvus_lite").propagate = False
+        logging.getLogger("milvus_lite").addHandler(_NOTHING)
         if "://" not in place.address:
             at = Path(place.address)
             if not at.name.endswith(".db"):
@@ -161,11 +164,9 @@ class _Kept(logging.Handler):
 
 @contextmanager
 def _saying_why() -> Iterator[None]:
-    """Milvus Lite prints why a database does not open, with a traceback, and raises only that it does not."""
+    """Milvus Lite logs why a database does not open, and raises only that it does not."""
     log, kept = logging.getLogger("milvus_lite"), _Kept()
-    before = log.propagate
     log.addHandler(kept)
-    log.propagate = False
     try:
         yield
     except Exception:
@@ -177,7 +178,6 @@ def _saying_why() -> Iterator[None]:
         raise PlaceRefused(f"Milvus Lite cannot open it: {first_line(error)}") from error
     finally:
         log.removeHandler(kept)
-        log.propagate = before
 
 
 def _written(rows: Rows, before: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:

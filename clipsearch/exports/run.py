@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch import config
-from clipsearch.errors import ClipsearchError, InvalidTarget, MissingExtra
+from clipsearch.errors import ClipsearchError, InvalidTarget, MissingExtra, is_out_of_space
 from clipsearch.exports import files
 from clipsearch.exports.engine import Engine, Place, PlaceRefused
 from clipsearch.exports.heirs import heirs_of
@@ -107,11 +107,13 @@ def _to_table(pictures: Pictures, target: Target, place: Place, mark: str, progr
     counts = {"added": 0, "changed": 0, "removed": 0}
     done = 0
     engine_class = load_engine(target)
-    with _said_by(target):
+    begins = target.folder is not None and not _has_anything(target.folder)
+    with _said_by(target, begins=begins):
         engine = engine_class(place)
     with _closing(engine, target) as opened:
-        with _said_by(target):
+        with _said_by(target, begins=begins):
             _take(opened, target, place, mark)
+        with _said_by(target):
             known_ids, known_digests = _known(opened)
             heirs = _heirs(opened, pictures, known_ids)
         seen = np.zeros(len(known_ids), bool)
@@ -218,9 +220,19 @@ def _closing(engine: Engine, target: Target) -> Iterator[Engine]:
         engine.__exit__(None, None, None)
 
 
+def _has_anything(folder: Path) -> bool:
+    try:
+        return next(folder.iterdir(), None) is not None
+    except FileNotFoundError:
+        return False
+    except OSError:  # a file, or what may not be read
+        return True
+
+
 @contextmanager
-def _said_by(target: Target) -> Iterator[None]:
-    """Turn what the client of a database raises, which may be anything, into our word, without passwords."""
+def _said_by(target: Target, *, begins: bool = False) -> Iterator[None]:
+    """Turn what the client of a database raises, which may be anything, into our word, without passwords. `begins`: the
+    database is a folder that had nothing before, and has no table yet."""
     try:
         yield
     except ClipsearchError:
@@ -228,7 +240,16 @@ def _said_by(target: Target) -> Iterator[None]:
     except PlaceRefused as error:
         raise InvalidTarget(target.shown, str(error)) from None
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        said = target.without_secrets(" ".join(line.strip() for line in lines if line.strip()))[:500].rstrip(".?")
-        problem = f"{said}. Check the address and that the database runs, then run the same command again"
+        again = "run the same command again"
+        if begins and target.folder is not None and _has_anything(target.folder):
+            again = f"delete {target.folder}, which this export began and could not finish, and {again}"
+        if is_out_of_space(error):
+            problem = f"no space left on its disk. Free some space, then {again}"
+        else:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            said = target.without_secrets(" ".join(line.strip() for line in lines if line.strip()))[:500].rstrip(".?")
+            check = "Check the address and that the database runs"
+            if target.folder is not None:
+                check = "Check that the folder can be written and holds a whole database"
+            problem = f"{said}. {check}, then {again}"
         raise InvalidTarget(target.shown, problem) from (None if target.secrets else error)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import gc
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipsearch.errors import ClipsearchError, OutOfSpace
+from clipsearch.errors import ClipsearchError, OutOfSpace, is_out_of_space
 
 _OUT_OF_MEMORY = (
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
@@ -18,8 +17,6 @@ _OUT_OF_MEMORY = (
 )  # fmt: skip
 _NO_PRIMITIVE = re.compile(r"could not create a primitive(?! descriptor)")
 """What oneDNN says where it finds no memory; a descriptor is what it lacks for arithmetic that it does not know."""
-_DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: `ulimit -f`
 
 
 class OutOfMemory(ClipsearchError):
@@ -49,19 +46,6 @@ def is_out_of_memory(error: BaseException) -> bool:
             text = str(seen).lower()
             if any(words in text for words in _OUT_OF_MEMORY) or _NO_PRIMITIVE.search(text):
                 return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
-def is_out_of_space(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that the disk is full; also where a library has put it into words."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OutOfSpace) or (isinstance(seen, OSError) and seen.errno in _DISK_FULL):
-            return True
-        said = isinstance(seen, shutil.Error) or type(seen).__name__ == "SafetensorError"
-        if said and any(words in str(seen) for words in _DISK_FULL_WORDS):
-            return True
         seen = seen.__cause__ or seen.__context__
     return False
 

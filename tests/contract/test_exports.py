@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from clipsearch.store import Writer
 from clipsearch.store.tags import write_tags
 from tests.support.collections import varied_index
 from tests.support.fake_encoder import FakeEncoder
+from tests.support.mounts import Mounts
 from tests.support.pictures import fill, picture
 
 DIM = 16
@@ -506,6 +508,29 @@ def test_an_interrupted_export_is_finished_by_the_next(
     report = export(photos, base.target)
     assert report.rows == 300
     compare(base.read(), wanted(photos))
+
+
+@pytest.mark.many
+@pytest.mark.parametrize("kind", ["lancedb", "qdrant", "milvus"])
+def test_a_full_disk_is_told_and_says_how_to_go_on(
+    kind: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    needs({"lancedb": "lancedb", "qdrant": "qdrant_client", "milvus": "pymilvus"}[kind])
+    with closing(Mounts()) as mounts:
+        mounts.tmpfs(tmp_path / "disk", size="64m")
+        place = tmp_path / "disk" / "p.db"
+        filling = place.with_name("filling")
+        with suppress(OSError), filling.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(2**16))
+        with pytest.raises(InvalidTarget, match=r"no space left on its disk\. Free some space, then ") as error:
+            export(photos, f"{kind}:{place}")
+        assert "Traceback" not in "".join(capfd.readouterr())
+        filling.unlink()
+        if advice := re.search("delete (.*), which this export began and could not finish", str(error.value)):
+            assert Path(advice[1]) == place
+            shutil.rmtree(place)
+        assert export(photos, f"{kind}:{place}").added == 300
 
 
 @pytest.mark.many

@@ -418,6 +418,8 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Fak
         ("s3://key:secret@bucket/a", "password"),
         ("zip://a::s3://b/x.zip", "not object storage"),
         ("nothing://b", "nothing"),
+        ("reference:///x", "Check the address"),
+        ("dir:///x", "Check the address"),
     ):
         with pytest.raises(StorageError, match=problem):
             Storage(text)
