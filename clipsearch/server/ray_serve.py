@@ -136,7 +136,7 @@ class RayServe:
 
     def open(self, index: Path, encoder: Encoder, observe: Callable[[str, int], None]) -> ShardedCollection:
         """The newest generation of an index, for shards to search. Raises: see Collection; ClusterError."""
-        return ShardedCollection(index, encoder, observe, self._of(index))
+        return ShardedCollection.opened(index, encoder, observe, self._of(index))
 
     @property
     def shards(self) -> list[Shards]:

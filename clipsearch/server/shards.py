@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from clipsearch.records import FloatArray, IntArray
 from clipsearch.search.collection import Collection
 from clipsearch.search.shard import Generation, generation_of
 from clipsearch.server.engine import SharedCollection
+from clipsearch.store.snapshot import resolve_current
 
 TIMEOUT_S = 1.5
 """How long a query waits for a shard: with it, an answer without one is there within two seconds."""
@@ -32,6 +34,7 @@ OUT_S = 3.0  # that a shard is left out at least; else each query might wait for
 BEHIND_S = 0.5  # the same, where it has another generation than this server
 LOOK_S = 0.5
 OPEN_S = 30.0
+TRIES = 20  # to open a generation before the next is committed
 
 _log = logging.getLogger("clipsearch.server")
 
@@ -129,19 +132,29 @@ class Shards:
         for name in new:
             _log.warning("%s is left out: %s", name, failed[name][0])
 
-    def prepare(self, generation: Generation) -> None:
-        """Return when all shards that answer have that generation: a server can change to it without a gap.
+    def prepare(self, generation: Generation, is_newest: Callable[[], bool]) -> bool:
+        """Return when all shards that answer have that generation: a server can change to it without a gap. False if
+        they never will, as `is_newest` says that the index has a newer one, and shards open only that.
 
         One that fails or takes too long is found by the next query.
         """
         self._newest = generation
         until = time.monotonic() + OPEN_S
         # Nobody can ask each replica. One that was not asked opens it by itself within a second.
-        for _ in range(1 if self._replicas == 1 else 4 * self._replicas):
+        left = 1 if self._replicas == 1 else 4 * self._replicas
+        while left:
             out = self.lost()
             asked = [member.has(generation) for name, member in self._members.items() if name not in out]
-            for response in asked:
-                self._answer(response, until - time.monotonic(), OPEN_S)
+            answers = [self._answer(response, until - time.monotonic(), OPEN_S) for response in asked]
+            if all(has or problem is not None for has, problem in answers):
+                left -= 1
+                continue
+            if not is_newest():
+                return False
+            if time.monotonic() > until:
+                return True
+            time.sleep(LOOK_S / 5)  # a file system that they share has not told them yet
+        return True
 
     def _look(self) -> None:
         """Ask those that are left out whether they are there again."""
@@ -165,6 +178,10 @@ class Shards:
         self._looking.join()
 
 
+def _is_newest(index: Path, generation: Generation) -> bool:
+    return resolve_current(index) == generation
+
+
 class ShardedCollection(SharedCollection):
     """A collection whose vectors are searched by shards."""
 
@@ -174,7 +191,20 @@ class ShardedCollection(SharedCollection):
         self._shards = shards
         self._mine = threading.local()
         self._generation = generation_of(self._snapshot)
-        shards.prepare(self._generation)
+
+    @classmethod
+    def opened(
+        cls, index: Path, encoder: Encoder, observe: Callable[[str, int], None], shards: Shards
+    ) -> ShardedCollection:
+        """The newest generation that the shards have too. Raises: see Collection."""
+        made = cls(index, encoder, observe, shards)
+        for _ in range(TRIES):
+            own = made._generation
+            if shards.prepare(own, partial(_is_newest, index, own)):
+                break
+            made.close()  # another was committed meanwhile
+            made = cls(index, encoder, observe, shards)
+        return made
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
@@ -82,7 +81,7 @@ class Fleet:
             self.members[name] = [Thread(Shard(index, (n, OF)), self.threads) for n in range(OF)]
             named = {f"shard {n + 1} of {name}": member for n, member in enumerate(self.members[name])}
             self.shards[name] = Shards(named, timeout_s=0.3)
-        return ShardedCollection(index, encoder, observe, self.shards[name])
+        return ShardedCollection.opened(index, encoder, observe, self.shards[name])
 
     def close(self) -> None:
         for shards in self.shards.values():
@@ -196,23 +195,67 @@ def test_similar_pictures_are_told_without_a_lost_shard(client: TestClient, flee
     assert 0 < len(answer.json()["hits"]) < 3
 
 
-def test_a_shard_answers_for_two_generations(indexes: list[Path], encoder: FakeEncoder) -> None:
+def test_a_shard_keeps_the_generations_that_are_asked_for(
+    indexes: list[Path], encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = indexes[0]
     shard = Shard(index, (0, 1))
     query = encoder.encode_texts(["red"])
-    generations = []
-    for n in range(3):
+    generations: list[Generation] = []
+
+    def commit() -> None:
+        plain(COLOURS["grey"]).resize((50 + len(generations), 60)).save(index.parent / f"new{len(generations)}.png")
+        clipsearch.index(index.parent, encoder=encoder)
         with open_snapshot(index) as snapshot:
             generations.append(generation_of(snapshot))
-        found = shard.search(generations[-1], query, 9, False, None)
-        assert found is not None and (found[1] >= 0).sum() == 4 + n
-        plain(COLOURS["grey"]).resize((50 + n, 60)).save(index.parent / f"new{n}.png")
-        clipsearch.index(index.parent, encoder=encoder)
+
     with open_snapshot(index) as snapshot:
         generations.append(generation_of(snapshot))
-    assert shard.search(generations[-1], query, 9, False, None) is not None
-    assert [shard.search(known, query, 9, False, None) is None for known in generations] == [True, True, False, False]
-    assert np.isfinite(shard.search(generations[-2], query, 4, True, None)[0]).all()  # type: ignore[index]
+    for _ in range(4):
+        commit()
+        shard.refresh()
+        found = shard.search(generations[0], query, 9, False, None)
+        assert found is not None and (found[1] >= 0).sum() == 4
+    assert [shard.has(known) for known in generations] == [True, False, False, True, True]
+    commit()
+    assert shard.has(generations[5])
+    assert [shard.has(known) for known in generations] == [False, False, False, True, True, True]
+    monkeypatch.setattr("clipsearch.search.shard.KEPT_S", 0.0)
+    shard.refresh()
+    assert [shard.has(known) for known in generations] == [False, False, False, False, False, True]
+
+
+def test_generations_in_quick_succession_leave_no_gap(
+    indexes: list[Path], client: TestClient, encoder: FakeEncoder, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, prepare = indexes[0].parent, Shards.prepare
+    answers: list[dict[str, Any]] = []
+    commits = iter(range(6))
+
+    def commit() -> None:
+        plain(COLOURS["grey"]).resize((50 + next(commits), 60)).save(root / f"new{len(answers)}.png")
+        clipsearch.index(root, encoder=encoder)
+        for member in fleet.members["here"]:  # as each shard does once a second
+            member.shard.refresh()
+        answers.append(ask(client, index="here"))
+
+    def meanwhile(self: Shards, *asked: Any) -> bool:
+        if len(answers) < 5:  # two generations while one is opened, and two more
+            commit()
+            commit()
+        return prepare(self, *asked)
+
+    monkeypatch.setattr(Shards, "prepare", meanwhile)
+    commit()
+    with open_snapshot(indexes[0]) as snapshot:
+        before = snapshot.manifest.generation
+    until = time.monotonic() + 60
+    while answers[-1]["generation"] < before + 4:
+        assert time.monotonic() < until, answers[-1]
+        time.sleep(0.02)
+        answers.append(ask(client, index="here"))
+    assert len(answers) >= 6
+    assert [answer for answer in answers if answer["partial"]] == []
 
 
 def test_options_of_shards_are_refused_without_ray(tmp_path: Path, indexes: list[Path]) -> None:
