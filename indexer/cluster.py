@@ -242,6 +242,11 @@ class RayPool:
         self._looked_at = now
         alive = self._alive()
         there = {node["NodeID"] for node in alive}
+        if not there and self._connection.is_local:  # it has no other machine to wait for
+            raise ClusterError(
+                "the cluster that this run started on this machine has ended: Ray's process raylet is gone. Finished work "
+                "is kept: run the same command again"
+            )
         for worker in [worker for worker in self._workers.values() if worker.node not in there]:
             self._lose(worker, to_blame=False)
         has = Counter(worker.node for worker in self._workers.values())

@@ -300,6 +300,26 @@ def test_a_cluster_begun_for_a_run_is_private_and_ends_with_it(tmp_path: Path) -
     check_whole(folder, tmp_path)
 
 
+def test_a_cluster_begun_for_a_run_that_dies_ends_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    fill(folder, 60)
+    killed: list[float] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.nodes and not killed:
+            raylets = [int(line.split()[0]) for line in lines_of_processes(place) if "/raylet/raylet " in line]
+            for pid in raylets:
+                os.kill(pid, signal.SIGKILL)
+            killed.extend([time.monotonic()] * len(raylets))
+
+    with place_for_ray() as place:
+        with pytest.raises(ClusterError, match=r"has ended.* run the same command again"):
+            run(folder, ray_executor(per_picture_s=0.5), kill)
+        assert time.monotonic() - killed[0] < 120
+    assert index_folder(folder, ClusterEncoder(), executor=LocalExecutor()).pictures == 60
+    check_whole(folder, tmp_path)
+
+
 def lines_of_processes(place: Path) -> list[str]:
     """Process id and command of what runs from a folder of Ray."""
     found = []
