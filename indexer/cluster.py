@@ -244,8 +244,8 @@ class RayPool:
         there = {node["NodeID"] for node in alive}
         if not there and self._connection.is_local:  # it has no other machine to wait for
             raise ClusterError(
-                "the cluster that this run started on this machine has ended: Ray's process raylet is gone. Finished work "
-                "is kept: run the same command again"
+                "the cluster that this run started on this machine has ended: Ray's process raylet is gone. Finished "
+                "work is kept: run the same command again"
             )
         for worker in [worker for worker in self._workers.values() if worker.node not in there]:
             self._lose(worker, to_blame=False)
@@ -268,6 +268,12 @@ class RayPool:
                 )
         elif self._refused and there <= set(self._refused):
             self._give_up()
+        elif self._connection.is_local and not any(self._share(node["Resources"])[0] for node in alive):
+            has = alive[0]["Resources"]
+            raise ClusterError(
+                f"this machine has {int(has.get('CPU', 0))} processors and {int(has.get('GPU', 0))} GPUs, less than a "
+                "worker is to have. Ask for less with --worker-cpus and --worker-gpus, or name a cluster with --address"
+            )
         elif now - self._had_worker_at > _NO_WORKER_S:
             raise ClusterError(
                 "the cluster has no machine with processors for a worker. Finished work is kept: when it has one "

@@ -349,3 +349,7 @@ def test_what_cannot_be_a_cluster_is_refused(tmp_path: Path) -> None:
     with place_for_ray(), pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:9: connection refused"):
         run(folder, ray_executor("127.0.0.1:9"))
     assert not (folder / ".clipsearch").exists()  # the address is tried before anything is made
+    began = time.monotonic()
+    with place_for_ray(), pytest.raises(ClusterError, match=r"Ask for less with --worker-cpus"):
+        run(folder, ray_executor(cpus=1000))
+    assert time.monotonic() - began < 120
