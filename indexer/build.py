@@ -1036,12 +1036,14 @@ class _Run:
         elif result.video is not None:
             for video in self._watching.values():
                 if content is not None and video.first.content_hash == content:
-                    video.copies.append((file, result))
+                    video.copies.append((file, dataclasses.replace(result, pieces=None)))
                     return None
             self._watching[result.key] = watched(file, result)
             return self._watch(self._watching[result.key], result)
         elif content is not None and (same := self._batch_hashes.get(content)) is not None:
-            same.append((file, result))  # as a file that is about to be encoded
+            same.append((file, dataclasses.replace(result, pieces=None)))  # as a file that is about to be encoded
+            if len(same) >= self._batch_pictures():  # a folder of copies never fills a batch
+                self._encode_batch()
         elif content is not None and (known := self._pending_keys.get(content)) is not None:
             self._add_copy(file, result, known)
         elif content is not None and (stored := self._stored(file, result)) is not None:

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,29 @@ def test_renamed_moved_and_copied_pictures_keep_their_vectors(photos: Path, enco
     assert report.pictures == 21
     assert encoder.images_encoded == 20
     assert "renamed folder/p00003.jpg" in found_paths(photos, encoder)
+
+
+def test_a_folder_of_copies_keeps_the_pixels_of_none_and_commits(photos: Path) -> None:
+    encoder = FakeEncoder(size=128)
+    first = fill(photos, 1)[0]
+    for number in range(400):
+        os.link(first, photos / f"copy{number:04}.jpg")
+    stages: list[str] = []
+    tracemalloc.start()
+    try:
+        report = index_folder(
+            photos,
+            encoder,
+            options=IndexOptions(workers=1, batch_pictures=64, commit_rows=100),
+            progress=lambda seen: stages.append(seen.stage),
+        )
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (report.encoded, report.copied, report.pictures) == (1, 400, 401)
+    assert peak_bytes < 200 * 3 * 128 * 128
+    assert stages.count("commit") >= 3
+    assert encoder.images_encoded == 1
 
 
 def test_changed_pictures_are_encoded_again_and_deleted_ones_forgotten(photos: Path, encoder: FakeEncoder) -> None:
