@@ -75,7 +75,7 @@ def train_command(
         Path | None, typer.Option("--resume", help="Resume a run that was stopped or killed.", metavar="RUN")
     ] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="With --resume: continue a run that was stopped because it broke.")
+        bool, typer.Option("--anyway", help="With --resume: continue a run that was stopped because training failed.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Check the pairs and train nothing.")] = False,
     dev: Annotated[
@@ -90,7 +90,7 @@ def train_command(
         list[str] | None,
         typer.Option(
             "--weight",
-            help="Show the pairs of a source X times an epoch, as in a.csv=2 (default: 1). Can be repeated.",
+            help="Show the pairs of a source X times an epoch, such as a.csv=2 (default: 1). Can be repeated.",
             metavar="SOURCE=X",
         ),
     ] = None,
@@ -122,10 +122,10 @@ def train_command(
         typer.Option(min=1, help="Number of passes over the pairs (default: 10, more for few pairs).", metavar="N"),
     ] = None,
     max_steps: Annotated[
-        int | None, typer.Option("--max-steps", min=1, help="Number of steps after which the run ends.", metavar="N")
+        int | None, typer.Option("--max-steps", min=1, help="Stop after this many steps.", metavar="N")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=2, help="Pairs per training step (default: from their number).", metavar="N")
+        int | None, typer.Option(min=2, help="Pairs per training step (default: by the number of pairs).", metavar="N")
     ] = None,
     micro_batch: Annotated[
         int | None,
@@ -161,7 +161,7 @@ def train_command(
         Literal["captions", "mined", "both"] | None,
         typer.Option(
             "--hard-negatives",
-            help="Add wrong captions (captions), put near pairs in one batch (mined), or both.",
+            help="Add wrong captions (captions), put similar pairs in one batch (mined), or both.",
             show_default=False,
         ),
     ] = None,
@@ -173,7 +173,7 @@ def train_command(
     ] = False,
     compile_towers: Annotated[
         bool,
-        typer.Option("--compile", help="Compile the towers (torch.compile): a slow start, then quicker steps."),
+        typer.Option("--compile", help="Compile the towers (torch.compile): slower start, faster steps."),
     ] = False,
     rank: Annotated[int, typer.Option("--rank", min=1, help="LoRA rank.", metavar="N")] = 8,
     lora_alpha: Annotated[
@@ -192,7 +192,7 @@ def train_command(
         list[str] | None,
         typer.Option(
             "--freeze",
-            help="Train none of these: image, text, embeddings, or parameter names with *. Can be repeated.",
+            help="Do not train these: image, text, embeddings, or parameter names with *. Can be repeated.",
             metavar="NAMES",
         ),
     ] = None,
@@ -201,7 +201,7 @@ def train_command(
     ] = 0,
     clip_gradients: Annotated[
         float,
-        typer.Option("--clip-gradients", min=0, help="Largest norm of the gradients; 0: no limit.", metavar="X"),
+        typer.Option("--clip-gradients", min=0, help="Maximum gradient norm. 0: no limit.", metavar="X"),
     ] = 1.0,
     views: Annotated[
         int, typer.Option(min=1, max=16, help="Views per picture: whole, mirrored, crops.", metavar="N")
@@ -219,7 +219,7 @@ def train_command(
         typer.Option("--crop", min=0.05, max=1, help="Smallest share of a picture in a random crop.", metavar="X"),
     ] = 0.7,
     jitter: Annotated[
-        float, typer.Option("--jitter", min=0, max=1, help="Largest change of colours in random crops.", metavar="X")
+        float, typer.Option("--jitter", min=0, max=1, help="Largest colour change in random crops.", metavar="X")
     ] = 0.0,
     gate: Annotated[
         bool, typer.Option("--gate/--no-gate", help="For heads: leave vectors of pictures unlike the pairs unchanged.")
@@ -257,7 +257,7 @@ def train_command(
 
     \b
     The best epoch on held-out pairs is kept. The trained weights are then blended with the original ones so that
-    general pictures can still be found. RUN is then a model name. Ctrl-C saves; continue with --resume.
+    general pictures can still be found. RUN can then be used as a model. Ctrl-C saves; continue with --resume.
     For a few pictures per class, see: clipsearch train probe --help
 
     \b
