@@ -401,7 +401,7 @@ def _print_plan(plan: IndexPlan) -> None:
             (plan.renamed, "renamed"),
             (plan.returned, "back again"),
             (plan.deleted, "to be removed"),
-            (plan.missing, "missing, which stay"),
+            (plan.missing, "missing, kept in the index"),
         )
         if number
     ]
@@ -413,7 +413,7 @@ def _print_plan(plan: IndexPlan) -> None:
         print(f"{count(plan.unopened, 'archive')} in the bucket not opened: their pictures are not counted")
     if plan.pictures_per_s is not None and plan.seconds is not None:
         rate = f"{plan.pictures_per_s:.1f} pictures/s, measured here with {plan.measured} of them"
-        print(f"about {duration(plan.seconds)} at {rate}; copies of pictures that are known take less")
+        print(f"about {duration(plan.seconds)} at {rate}; copies of indexed pictures take less")
     print("Nothing was changed.")
 
 

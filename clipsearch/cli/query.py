@@ -278,8 +278,8 @@ def _reranked(photos: Collection, order: Order, model: str, k: int, offset: int)
     encoder = load_encoder(model, notice=notice)
     found = reranked(photos, order, encoder, captioner_of(encoder), k, offset)
     notice(
-        f"the order of the first {found.reranked} is that of {encoder.name}; scores and confidence are still those of "
-        "the search" + (f". {found.unread} could not be read, and kept their places" if found.unread else "")
+        f"the first {found.reranked} hits were reranked by {encoder.name}; scores and confidence are still those of "
+        "the search" + (f". {found.unread} could not be read and kept their places" if found.unread else "")
     )
     return found.hits
 

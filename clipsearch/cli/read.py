@@ -78,14 +78,14 @@ def _print_report(report: ReadReport) -> None:
         report,
         f"{report.read:,} read",
         [
-            (report.passed_over, "without words at a glance"),
+            (report.passed_over, "that seem to have no words"),
             (report.known, "known from before"),
             (report.changed, "changed since they were indexed"),
         ],
     )
     if report.lacking:
         pictures = count(report.lacking, "picture or page", "pictures and pages")
-        print(f"{pictures} without a text layer not read. To read them: pip install 'clipsearch[ocr]'")
+        print(f"{pictures} without a text layer were not read. To read them: pip install 'clipsearch[ocr]'")
     if report.subtitled:
         print(f"subtitles of {count(report.subtitled, 'video')}")
     if report.read or report.subtitled or report.lines:

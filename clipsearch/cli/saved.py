@@ -51,7 +51,7 @@ def add(
     parse_query(text)
     place = config.find_index(index)
     save_search(place, make_search(name, text, sort, unique, diverse, show_all), replace=replace)
-    print(f"Saved. Ask it with: clipsearch query --saved {quoted(name)}")
+    print(f"Saved. Run it with: clipsearch query --saved {quoted(name)}")
 
 
 @app.command("list")

@@ -401,7 +401,7 @@ def _refuse_other_settings(context: typer.Context) -> None:
             off = getattr(parameter, "secondary_opts", []) if context.params[str(parameter.name)] is False else []
             name = (off or parameter.opts)[-1] if parameter.param_type_name == "option" else "PAIRS"
             raise typer.BadParameter(
-                f"--resume goes on with the pairs and options that the run began with: leave out {name}, "
+                f"--resume continues with the pairs and options that the run began with: leave out {name}, "
                 "or start another run with --out",
                 param_hint="--resume",
             )
@@ -533,7 +533,7 @@ def _verdict(outcome: TrainReport) -> list[str]:
     """What held-out pairs say of the run: the changes with their intervals, and what follows from them."""
     if outcome.alpha == 0:
         if len(outcome.weighings) == 2:  # the base model, and the one weight that was asked for
-            return ["nothing of what was learned was applied (--alpha 0), so nothing says if training helped"]
+            return ["no trained weights were applied (--alpha 0), so there is nothing to compare"]
         return ["! training did not improve held-out recall, with any weight: keep your current model"]
     if not outcome.dev_changes:
         return []
@@ -542,13 +542,15 @@ def _verdict(outcome: TrainReport) -> list[str]:
         cells.append(f"{name.replace('_', ' ')} {value:+.1f} [{low:+.1f}, {high:+.1f}]")
     median = f"median rank {outcome.median_before:g} -> {outcome.median_after:g}"
     lines = [
-        "held-out change, less what choosing on these pairs seemed to gain, with intervals that hold together in 95 of "
-        f"100 cases: {', '.join(cells)}"
+        "held-out change, corrected for having chosen on these pairs, with intervals that all hold in 95 of 100 cases: "
+        f"{', '.join(cells)}"
     ]
     if outcome.verdict == "better":
         return [*lines, f"training helped: {median}"]
     if outcome.verdict == "worse":
         return [*lines, "! training made held-out recall worse: keep your current model"]
     if outcome.dev_pairs < MANY_HELD_OUT:
-        lines.append(f"{count(outcome.dev_pairs, 'held-out pair')} show large changes only: give more with --dev PAIRS")
+        lines.append(
+            f"{count(outcome.dev_pairs, 'held-out pair')} can only show large changes: give more with --dev PAIRS"
+        )
     return [*lines, "! training did not measurably improve held-out recall: keep your current model"]

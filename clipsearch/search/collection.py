@@ -658,9 +658,9 @@ class Collection:
         return [
             sentence(
                 "less_asked",
-                "nothing is certain for all of it, but {n:,} pictures are likely for {word} alone. To see them, "
+                "nothing is certain for the whole query, but {n:,} pictures are likely for {word} alone. To see them, "
                 "write: {query}",
-                one="nothing is certain for all of it, but one picture is likely for {word} alone. To see it, "
+                one="nothing is certain for the whole query, but one picture is likely for {word} alone. To see it, "
                 "write: {query}",
                 n=found,
                 word=word,
@@ -703,9 +703,9 @@ class Collection:
         return [
             sentence(
                 "words_in",
-                "the words are in {n:,} pictures, which are among the first hits for that. To see no others, "
+                "these words were read in {n:,} pictures, so those are among the first hits. To see no others, "
                 "write: {query}",
-                one="the words are in one picture, which is among the first hits for that. To see no others, "
+                one="these words were read in one picture, so it is among the first hits. To see no others, "
                 "write: {query}",
                 n=found,
                 query=said,
@@ -737,7 +737,7 @@ class Collection:
             sentence(
                 "no_captions",
                 "no model has captioned the pictures yet, so generated: finds none. "
-                "Have one do it with: clipsearch caption",
+                "Caption them with: clipsearch caption",
             )
         ]
 
