@@ -210,9 +210,9 @@ def test_the_row_id_of_one_index_is_refused_by_several(divided: Divided) -> None
         with pytest.raises(PictureOfOne, match="7 is not a picture of the indexes that are searched together"):
             ask(7)
     for thumbs in ({"like": [7]}, {"unlike": [7]}):
-        with pytest.raises(InvalidQuery, match="7 names no picture"):
+        with pytest.raises(InvalidQuery, match="7 is not a picture"):
             together.search("red", **thumbs)  # type: ignore[call-overload]
-    with pytest.raises(InvalidQuery, match=r"(?s)7 names no picture.*or the path of the picture"):
+    with pytest.raises(InvalidQuery, match=r"(?s)7 is not a picture.*or the path of the picture"):
         together.search("like:7")
     with pytest.raises(NoSuchPicture):
         together.record(divided.row_id(0) + 4000)
