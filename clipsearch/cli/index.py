@@ -140,7 +140,7 @@ def index_command(
         bool | None,
         typer.Option(
             "--follow-links/--no-follow-links",
-            help="Follow links that lead out of SOURCE. Saved. A new index does not.",
+            help="Follow links that lead out of SOURCE. Saved. Off in a new index.",
         ),
     ] = None,
     archives: Annotated[
