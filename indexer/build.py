@@ -1604,7 +1604,7 @@ class _Run:
             # With --prune only what the drive is to blame for stops it: else a package that is gone would for ever.
             if self.scan.held:
                 place = min(s.path for s in self.scan.unreadable if self.scan.holds(s.path))
-                self._stop_rebuild(f"{place}, which lists what to leave out, cannot be read")
+                self._stop_rebuild(f"{place} cannot be read, so it is not known what to leave out")
             unread = [p for p, status in self._not_read.items() if status == "unreadable" or not self.options.prune]
             if unread and went_in_bulk(self._old_catalog(), unread):
                 self._stop_rebuild(f"{len(unread):,} indexed pictures cannot be read now, such as {min(unread)}")
