@@ -134,7 +134,7 @@ class IndexAway(IndexNotFound):
         self.index = index
         self.others = [str(other) for other in others]
         self.searched = [str(index)]
-        said = f"the index {index} was used before and is not there now: its drive may be away. Nothing was done. "
+        said = f"the index {index} was used before and is missing now: its drive may be away. Nothing was done. "
         if remake:
             said += f"Connect it and run the same command again. If it was deleted, make a new one with: {remake}"
         else:
@@ -239,7 +239,7 @@ class ViewsMismatch(ClipsearchError):
         self.source = source
         seen = "1 view" if found == 1 else f"{found} views"
         super().__init__(
-            f"the index {index} was built with {seen} of each picture. Leave out --views to go on with it, or encode "
+            f"the index {index} was built with {seen} of each picture. Leave out --views to keep that, or encode "
             f"everything again with: clipsearch index {source} --views {wanted} --reindex"
         )
 
@@ -253,7 +253,7 @@ class RegionsMismatch(ClipsearchError):
         self.source = source
         found, option = ("without", "--regions") if wanted else ("with", "--no-regions")
         super().__init__(
-            f"the index {index} was built {found} regions of pictures. Leave out {option} to go on with it, or encode "
+            f"the index {index} was built {found} regions of pictures. Leave out {option} to keep that, or encode "
             f"everything again with: clipsearch index {source} {option} --reindex"
         )
 
@@ -466,7 +466,7 @@ class InvalidProbe(ClipsearchError):
 
 
 NO_SUCH_PICTURE = "there is no such picture"
-GONE = "its file is not there now: it was deleted or moved, or its drive is away"
+GONE = "its file is missing: it was deleted or moved, or its drive is away"
 
 
 class UnreadablePicture(ClipsearchError):
@@ -507,7 +507,9 @@ def no_picture(row_id: int | None, path: str | None = None) -> str:
     try:
         return sentence("no_picture", "the index has no picture {number}. Use the row_id of a hit", number=f"{row_id}")
     except ValueError:  # more digits than Python writes
-        return sentence("no_picture_so_large", "the index has no picture of so large a number. Use the row_id of a hit")
+        return sentence(
+            "no_picture_so_large", "the index has no picture with such a large number. Use the row_id of a hit"
+        )
 
 
 class NoSuchPicture(ClipsearchError, KeyError):
@@ -522,7 +524,7 @@ class NoSuchPicture(ClipsearchError, KeyError):
 class OtherPicture(ClipsearchError):
     """The picture of this `row_id` has another content than the one that is meant, or its file has."""
 
-    def __init__(self, row_id: int, problem: str = "the picture of this row is another one") -> None:
+    def __init__(self, row_id: int, problem: str = "this row has a different picture now") -> None:
         self.row_id = row_id
         super().__init__(f"picture {row_id}: {problem}")
 
@@ -532,7 +534,7 @@ class OtherIndex(ClipsearchError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"{name} is another index now: its pictures have other numbers. Search again")
+        super().__init__(f"{name} is a different index now: its pictures have other numbers. Search again")
 
 
 class UnknownIndex(IndexNotFound):
@@ -573,8 +575,8 @@ class PictureOfOne(InvalidQuery, NoSuchPicture):
             self,
             sentence(
                 "picture_of_one",
-                "{number} names no picture of the indexes that are searched together. Use the row_id of a hit of that "
-                "search or a path, or search the one index that this row_id is of",
+                "{number} is not a picture of the indexes that are searched together. Use the row_id of a hit of this "
+                "search or a path, or search only the index that this row_id belongs to",
                 number=row_id,
             ),
         )
@@ -586,7 +588,7 @@ class OneIndexOnly(InvalidQuery):
     def __init__(self, known: Sequence[str]) -> None:
         self.known = list(known)
         super().__init__(
-            f"this is done in one index, and several are searched together. Name one of them: {', '.join(self.known)}"
+            f"this works in one index, and several are searched together. Name one of them: {', '.join(self.known)}"
         )
 
 

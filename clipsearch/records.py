@@ -374,10 +374,10 @@ class FoundIn:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a query. `path` can be opened from anywhere; `score` is a cosine in -1..1, or NaN where the query
-    has only filters. `others`: near-duplicates that this hit stands for. `confidence`: the probability (0..1) that the
-    picture shows what the query says, and `band` the word for it; both None where no picture was compared. `words`: the
-    lines in the picture that the query asks for, by `text:` or because its own words stand there."""
+    """One hit of a query. `path` is absolute, or an address; `score` is a cosine in -1..1, or NaN for filters alone.
+    `others`: near-duplicates that this hit stands for. `confidence`: the probability (0..1) that the picture shows what
+    the query says, and `band` the word for it; both None if no picture was compared. `words`: the lines in the picture
+    that match the query, by `text:` or because they have its words."""
 
     rank: int  # from 1
     score: float

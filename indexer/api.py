@@ -43,9 +43,9 @@ def index(
     """Index the pictures in `folder`, or bring its index up to date: what `clipsearch index` does.
 
     `model` is what `--model` takes; without it, the model that the index was made with, or "auto" for a new one. It is
-    loaded with `checkpoint`, `device`, `precision` and `allow_pickle` (see `load_encoder`). `encoder` is used instead
-    where given. `index` puts the index elsewhere than in `folder`. `notice` is told what to know, a line at a time.
-    Setting `stop` ends the run soon, as Ctrl-C does: what is done is kept. `executor` reads and encodes the pictures
+    loaded with `checkpoint`, `device`, `precision` and `allow_pickle` (see `load_encoder`). If `encoder` is given, it
+    is used instead. `index` puts the index elsewhere than in `folder`. `notice` gets the notices, a line at a time.
+    Setting `stop` ends the run soon, as Ctrl-C does: finished work is kept. `executor` reads and encodes the pictures
     instead of this machine: see `clipsearch.indexer.cluster.RayExecutor`.
     Raises: NoPictures, ModelNotFound, EncoderMismatch, IndexLocked, OutOfSpace, CorruptIndex, StorageError,
     InvalidArgument.

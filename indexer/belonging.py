@@ -56,9 +56,9 @@ def check_folder(folder: Path, index: Path | None = None) -> None:
         what = "archive" if is_archive else "source"
         raise StorageError(
             folder,
-            f"the {what} does not exist any more",
+            f"the {what} no longer exists",
             f"Nothing was changed: its index in {index_dir} stays. Bring it back and run the same command again, "
-            f"search what is known of it with --index {index_dir}, or delete {index_dir} to forget it.",
+            f"search the index as it is with --index {index_dir}, or delete {index_dir} to forget it.",
         )
     if is_archive and not folder.exists():
         raise StorageError(folder, "the archive does not exist", "Check its name and that its drive is there.")
@@ -141,7 +141,7 @@ def moved_from(root: Path, index_dir: Path, current: Manifest) -> Path | None:
         beside = index_dir.name.endswith(INDEX_DIR_NAME) and root.samefile(index_dir.parent)
         if beside or holds_pictures_of(root, index_dir, current, share=UNKNOWN_SHARE):
             return None
-        problem = f"nothing says any more which folder it is the index of, and few of its pictures are in {root}"
+        problem = f"it no longer says which folder it is the index of, and few of its pictures are in {root}"
         raise StorageError(index_dir, problem, "Name the folder of its pictures.")
     if is_other or not (is_there or holds_pictures_of(root, index_dir, current)):
         raise OtherCollection(index_dir, old_root, root)

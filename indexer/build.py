@@ -1217,8 +1217,8 @@ class _Run:
         elif used not in (None, known) and not self._told_of_precision:
             self._told_of_precision = True
             self.report.warnings.append(
-                f"the pictures of this run were encoded in {used}, those before in {known}. To encode all alike, "
-                f"run this with --reindex --precision {used}"
+                f"this run encoded pictures in {used}, earlier runs in {known}. To encode all alike, run this with "
+                f"--reindex --precision {used}"
             )
 
     def _add_copy(self, file: FoundFile, result: DecodeResult, same: Pending) -> None:
@@ -1315,8 +1315,8 @@ class _Run:
             self.report.kept = len(self._not_read)
             whats = ", ".join(sorted({status.replace("_", " ") for status in self._not_read.values()}))
             self.report.warnings.append(
-                f"{len(self._not_read):,} indexed pictures cannot be read now ({whats}), {min(self._not_read)} among "
-                "them. The index keeps them as they were until they can be read, or until their files are deleted"
+                f"{len(self._not_read):,} indexed pictures cannot be read now ({whats}), such as "
+                f"{min(self._not_read)}. The index keeps them as they were until they can be read or are deleted"
             )
 
     def _was_read(self, file: FoundFile) -> bool:
@@ -1556,10 +1556,10 @@ class _Run:
             raise StorageError(
                 self._unlisted.path,
                 self._unlisted.problem,
-                "Finished work is kept, and no picture was taken for deleted. Check the network and the permissions, "
-                "then run the same command again: it goes on from there.",
+                "Finished work is kept, and no picture counts as deleted. Check the network and the permissions, "
+                "then run the same command again: it continues from there.",
             ) from self._unlisted
-        what = "the folder went away" if self._storage is None else "the storage could not be reached any more"
+        what = "the folder went away" if self._storage is None else "the storage could no longer be reached"
         raise StorageError(
             self.root,
             f"{what} during the run",
@@ -1571,8 +1571,8 @@ class _Run:
         raise StorageError(
             self.root,
             problem,
-            "The old vectors go on answering, and finished work is kept. Run the same command when the pictures can be "
-            "read again.",
+            "Queries still use the old vectors, and finished work is kept. Run the same command when the pictures can "
+            "be read again.",
         )
 
     def finish(self) -> None:
@@ -1606,10 +1606,10 @@ class _Run:
             # With --prune only what the drive is to blame for stops it: else a package that is gone would for ever.
             if self.scan.held:
                 place = min(s.path for s in self.scan.unreadable if self.scan.holds(s.path))
-                self._stop_rebuild(f"{place} cannot be read, which says what to leave out")
+                self._stop_rebuild(f"{place} cannot be read, so it is not known what to leave out")
             unread = [p for p, status in self._not_read.items() if status == "unreadable" or not self.options.prune]
             if unread and went_in_bulk(self._old_catalog(), unread):
-                self._stop_rebuild(f"{len(unread):,} indexed pictures cannot be read now, {min(unread)} among them")
+                self._stop_rebuild(f"{len(unread):,} indexed pictures cannot be read now, such as {min(unread)}")
             self._switch()
         self._merge(drop_unused=True)
         recall = self.options.recall

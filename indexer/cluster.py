@@ -161,7 +161,7 @@ class UnitWorker:
         except ClipsearchError as error:
             return Refusal(str(error))
         if encoder.fingerprint != setup.fingerprint:
-            return Refusal(f"its model {encoder.name} is another one than that of the index")
+            return Refusal(f"its model {encoder.name} is not the one of the index")
         pool = DecodePool(
             setup.preprocessing,
             workers=setup.workers or (available_cores() if encoder.is_on_gpu else None),
@@ -395,7 +395,7 @@ class RayPool:
         """Machines that could not do their part."""
         told = [f"{self._labels[node]} did not take part: {why}" for node, why in self._refused.items()]
         told += [
-            f"{self._labels[node]} cannot read {count:,} files that this machine can, which read them"
+            f"{self._labels[node]} cannot read {count:,} files, so this machine read them"
             for node, count in self._blind.items()
         ]
         return sorted(told)

@@ -103,7 +103,7 @@ OLD_LIBRARY = frozenset({"AlbumData.xml", "Library6.iPhoto", "Library.iPhoto", "
 """Files that make a folder an iPhoto library, whatever it is called."""
 MADE_IN_A_DAY = frozenset({"thumbs", "data"})
 """What iPhoto 1 to 4 made of the originals, which it kept in YYYY/MM/DD."""
-_OF_A_PACKAGE = "parts of photo libraries that are no originals"
+_OF_A_PACKAGE = "parts of photo libraries that are not originals"
 _ROTATED = re.compile(r"(hourly|daily|weekly|monthly|yearly|alpha|beta|gamma|delta)\.\d+", re.ASCII)
 _YEAR = re.compile(r"\d{4}", re.ASCII)
 PICASA = frozenset({".picasa.ini", "Picasa.ini", "picasa.ini"})

@@ -475,7 +475,7 @@ class _Repair:
             if fragment is not None:
                 seen = self._seen(manifest) if manifest.root else None
                 fragments = (*fragments, self._with_marks(fragment, np.empty(0, np.int64), {}, seen))
-            self._say(f"{len(records)} rows and {len(ids)} vectors recovered from files that no intact manifest names")
+            self._say(f"{len(records)} rows and {len(ids)} vectors recovered from files that no intact manifest lists")
         return dataclasses.replace(
             manifest,
             fragments=fragments,
@@ -617,8 +617,8 @@ class _Repair:
                 ref = next((r for r in older if r is not None and r.path not in bad and self._is_whole(r)), None)
                 from_when = "those of an older generation stay, and" if ref is not None else "instead,"
                 self._say(
-                    f"{name} rows of {fragment.data.path}: damaged; {from_when} pictures that cannot be seen in the "
-                    "folder now are missing. The next run looks again, and leaves out what its --exclude names"
+                    f"{name} rows of {fragment.data.path}: damaged; {from_when} pictures that are not in the folder "
+                    "now count as missing. The next run checks again, and applies its --exclude"
                 )
                 seen = self._seen(manifest)
             sets = read_marks(self.index_dir, ref)

@@ -110,7 +110,7 @@ def _check_other_manifests(index_dir: Path, manifest: Manifest, ref: FileRef, re
                     report.problems.append(Problem(relative(index_dir, path), problem))
                 elif manifest.ancestors is not None and own not in manifest.ancestors:
                     report.notes.append(
-                        f"generation {number} is of another line than {manifest.generation}, and is kept: {path}"
+                        f"generation {number} is not an ancestor of {manifest.generation}, and is kept: {path}"
                     )
             except FileNotFoundError:
                 continue  # a writer has moved on
@@ -434,7 +434,7 @@ def _list_orphans(index_dir: Path, manifest: Manifest, report: VerifyReport) -> 
             report.orphan_bytes += path.stat().st_size
         if tags:
             report.notes.append(
-                f"{tags} tag files belong to no generation, and are kept. verify --repair gives their tags back, but "
+                f"{tags} tag files belong to no generation, and are kept. verify --repair restores their tags, but "
                 "not older versions of concepts"
             )
     except (OSError, ClipsearchError):

@@ -37,7 +37,7 @@ MEDIA_TYPES: dict[Form, str] = {
     "zip": "application/zip",
 }
 _ROWS_AT_ONCE = 500
-_GONE = "it is not there any more"
+_GONE = "it is missing now"
 
 
 class Export:

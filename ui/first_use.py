@@ -61,8 +61,8 @@ class SetUpAnswer(BaseModel):
     progress: messages.RunState | None
     problem: str | None
     error: Annotated[messages.Problem | None, Field(description="The same, as answers tell errors.")]
-    index: Annotated[str | None, Field(description="Name of the index, once there are pictures in it.")]
-    others: Annotated[bool, Field(description="Whether another folder may be named instead.")]
+    index: Annotated[str | None, Field(description="Name of the index, once it has pictures.")]
+    others: Annotated[bool, Field(description="Whether another folder can be named instead.")]
 
 
 class KnownAnswer(BaseModel):

@@ -44,7 +44,7 @@ class ConceptRequest(messages.Request):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     like: Annotated[list[Id], Field(min_length=1, max_length=1000)]
     unlike: Annotated[list[Id], Field(max_length=1000, default_factory=list)]
-    replace: Annotated[bool, Field(description="Replace a tag or concept of that name, which is lost.")] = False
+    replace: Annotated[bool, Field(description="Overwrite the tag or concept of that name.")] = False
     index: messages.IndexName = None
     index_id: messages.IndexId = None
 

@@ -39,7 +39,7 @@ class SaveRequest(OneSearchRequest):
     unique: bool = False
     diverse: bool = False
     all: bool = False
-    replace: Annotated[bool, Field(description="Replace a saved search of that name, which is lost.")] = False
+    replace: Annotated[bool, Field(description="Overwrite the saved search of that name.")] = False
 
 
 class RenameRequest(OneSearchRequest):

@@ -22,7 +22,7 @@ VOCABULARIES_KEPT = 4
 class SuggestRequest(messages.Request):
     """The word of a query that is being written."""
 
-    word: Annotated[str, Field(max_length=MOST_READ, description="What was typed of the word, such as `folder:tri`.")]
+    word: Annotated[str, Field(max_length=MOST_READ, description="The word as typed so far, such as `folder:tri`.")]
     most: Annotated[int, Field(ge=1, le=50, description="Number of suggestions.")] = MOST_SUGGESTED
     index: messages.IndexName = None
 

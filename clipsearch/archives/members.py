@@ -62,7 +62,7 @@ def file_of(path: str, record: ImageRecord) -> str:
     extension = true_extension(record.metadata.format, record.place)
     suffix = f".{extension}" if extension else ""
     if record.content_hash is None:
-        raise UnreadablePicture(record.where(record.path), "unreadable", "nobody knows what it was")
+        raise UnreadablePicture(record.where(record.path), "unreadable", "its content is not known")
     place = cache_dir() / "members" / record.content_hash[:2] / f"{record.content_hash}{suffix}"
     if _is_whole(place, record):
         with contextlib.suppress(OSError):  # it only goes earlier when room is made

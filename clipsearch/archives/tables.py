@@ -95,11 +95,11 @@ def read_row(path: str, row: int) -> bytes:
         schema, rows = _shape(path)
         column = picture_column(path, schema)
         if column is None or not 0 <= row < rows:
-            raise ValueError("it has no such picture any more")
+            raise ValueError("it no longer has this picture")
         for first, batch in _batches(path, [column], lambda number: number == row, mapped=True):
             if first <= row < first + batch.num_rows:
                 return _content(_column(batch, column, _may_be_picture)[row - first].as_py())[0]
-    raise ValueError("it has no such picture any more")
+    raise ValueError("it no longer has this picture")
 
 
 def picture_column(path: str, schema: pa.Schema) -> str | None:

@@ -56,9 +56,9 @@ def members_of(
         zeros, block = _after_zeros(cast(IO[bytes], archive.fileobj), at)
         if not block:  # the end
             if zeros > MOST_END_BYTES:
-                damaged(f"byte {at:,}, from where it has only zeros")
+                damaged(f"byte {at:,}, from where there are only zeros")
             elif not zeros or zeros > END_BYTES:
-                doubtful(f"the tar may be cut short at byte {at:,}, where no end of a tar is as usual")
+                doubtful(f"the tar may be cut short: it has no end mark at byte {at:,}")
             return
         if not _is_header(block):  # neither the end nor a member: tarfile stops silently
             damaged(f"byte {at:,}")

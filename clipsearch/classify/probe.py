@@ -136,7 +136,7 @@ def check_probe_folder(folder: Path) -> None:
     elif os.path.lexists(arrays):
         problem = "probe.npz"
     if problem:
-        raise StorageError(folder / problem, "it already exists, and is no probe of ours", "Name another folder")
+        raise StorageError(folder / problem, "it already exists and is not a probe", "Name another folder")
 
 
 def load_probe(folder: Path) -> Probe:

@@ -32,13 +32,13 @@ def caption(
     checkpoint: CheckpointOption = None,
     allow_pickle: AllowPickleOption = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Forget the captions of models, and caption everything again.")
+        bool, typer.Option("--again", help="Delete all generated captions, and caption everything again.")
     ] = False,
     retry_skipped: Annotated[
         bool, typer.Option("--retry-skipped", help="Retry pictures that could not be read before.")
     ] = False,
     forget: Annotated[
-        bool, typer.Option("--forget", help="Delete all captions of models from the index, and write none.")
+        bool, typer.Option("--forget", help="Delete all generated captions from the index, and write none.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes that read pictures.", metavar="N")
@@ -49,13 +49,13 @@ def caption(
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")] = False,
 ) -> None:
-    """Have a model write a caption of each picture.
+    """Caption each picture with a model.
 
     \b
-    Then `clipsearch query caption:harbour` finds them beside what people wrote, generated:harbour them alone, and
-    wrote:harbour what people wrote alone. They are kept in the index: nothing is written into picture files, and what
-    people wrote stays. The model must be able to write captions (open_clip's CoCa); it need not be that of the index,
-    and is downloaded only if you name one. Ctrl-C is safe at any time: the next run continues from there.
+    `clipsearch query caption:harbour` then searches all captions, generated:harbour only those of the model, and
+    wrote:harbour only those that people wrote. Generated captions are kept in the index: picture files and people's
+    captions do not change. The model must be able to write captions (open_clip's CoCa). It need not be the model of
+    the index, and is downloaded only if you name one. Ctrl-C is safe at any time: the next run continues from there.
     Needs: pip install 'clipsearch[torch]'. See docs/captions.md.
 
     \b

@@ -86,10 +86,10 @@ def classify_command(
         bool, typer.Option("--write", help="Save the labels in the index as tags, to filter with tag:NAME.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="With --write: first remove tags and concepts of these names.")
+        bool, typer.Option("--replace", help="With --write: first remove tags and concepts with these names.")
     ] = False,
     show_all: Annotated[
-        bool, typer.Option("--all", help="Label all pictures, also those that probably show none of the labels.")
+        bool, typer.Option("--all", help="Label all pictures, even those that probably show none of the labels.")
     ] = False,
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Lowest probability that --write tags.", metavar="P")

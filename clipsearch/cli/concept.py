@@ -29,9 +29,7 @@ def add(
     unlike: Annotated[
         list[str] | None, typer.Option("--not", help="Counter-example. Can be repeated.", metavar="PICTURE|ID")
     ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace a tag or concept of that name, which is lost.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the tag or concept of that name.")] = False,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -24,7 +24,7 @@ def export(
         typer.Option("--table", help="Table or collection in the database. Default: clipsearch.", metavar="NAME"),
     ] = None,
     missing: Annotated[
-        bool, typer.Option("--missing", help="Also export pictures whose files cannot be found at present.")
+        bool, typer.Option("--missing", help="Also export pictures whose files are currently missing.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that an earlier export wrote.")
@@ -40,7 +40,7 @@ def export(
       postgresql://USER@HOST/DATABASE   (pgvector; the password from PGPASSWORD)
       qdrant:FOLDER, qdrant:URL         (the API key from QDRANT_API_KEY)
       milvus:FOLDER.db, milvus:URL      (the token from MILVUS_TOKEN)
-    A second export to a database updates what changed. It touches nothing that clipsearch did not write.
+    Exporting to a database again updates what changed. Nothing that clipsearch did not write is touched.
 
     \b
     Examples:

@@ -81,7 +81,7 @@ def index_command(
         bool,
         typer.Option(
             "--reread-metadata",
-            help="Read dates, places, cameras, keywords and captions again if an older version did. Encodes nothing.",
+            help="Read dates, places, cameras, keywords and captions that older versions missed. Encodes nothing.",
         ),
     ] = False,
     retry_skipped: Annotated[
@@ -123,7 +123,7 @@ def index_command(
         ),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Forget missing pictures, whose folder or drive is unavailable, now.")
+        bool, typer.Option("--prune", help="Forget missing pictures (unavailable folder or drive) now.")
     ] = False,
     keep_missing: Annotated[
         float, typer.Option(min=0, metavar="DAYS", help="Forget missing pictures after this many days.")
@@ -140,24 +140,24 @@ def index_command(
         bool | None,
         typer.Option(
             "--follow-links/--no-follow-links",
-            help="Follow links that lead out of SOURCE. Later runs do the same. A new index does not.",
+            help="Follow links that lead out of SOURCE. Saved. Off in a new index.",
         ),
     ] = None,
     archives: Annotated[
         bool | None,
         typer.Option(
             "--archives/--no-archives",
-            help="Also index pictures in tars, Parquet and Arrow files of SOURCE. Later runs do the same.",
+            help="Also index pictures in tars, Parquet and Arrow files of SOURCE. Saved.",
         ),
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Make a new index where an earlier one was deleted.")] = False,
     plan: Annotated[
         bool,
-        typer.Option("--plan", help="Say what a run would do and how long it would take, and change nothing."),
+        typer.Option("--plan", help="Show what a run would do and how long it would take. Changes nothing."),
     ] = False,
     executor: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="Who reads and encodes the pictures: this machine, or a Ray cluster (docs/scaling.md)."),
+        typer.Option(help="Where pictures are read and encoded: on this machine or a Ray cluster (docs/scaling.md)."),
     ] = "local",
     address: Annotated[
         str | None,
@@ -179,9 +179,7 @@ def index_command(
     ] = None,
     unit: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Pictures that a Ray worker is given at once. Default: two seconds' worth.", metavar="N"
-        ),
+        typer.Option(min=1, help="Pictures to send to a Ray worker at once. Default: two seconds' worth.", metavar="N"),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index up to date as files change, until Ctrl-C.")
@@ -403,7 +401,7 @@ def _print_plan(plan: IndexPlan) -> None:
             (plan.renamed, "renamed"),
             (plan.returned, "back again"),
             (plan.deleted, "to be removed"),
-            (plan.missing, "missing, which stay"),
+            (plan.missing, "missing, kept in the index"),
         )
         if number
     ]
@@ -415,7 +413,7 @@ def _print_plan(plan: IndexPlan) -> None:
         print(f"{count(plan.unopened, 'archive')} in the bucket not opened: their pictures are not counted")
     if plan.pictures_per_s is not None and plan.seconds is not None:
         rate = f"{plan.pictures_per_s:.1f} pictures/s, measured here with {plan.measured} of them"
-        print(f"about {duration(plan.seconds)} at {rate}; copies of pictures that are known take less")
+        print(f"about {duration(plan.seconds)} at {rate}; copies of indexed pictures take less")
     print("Nothing was changed.")
 
 

@@ -28,7 +28,7 @@ def mcp(
     """Let an AI assistant search, over the Model Context Protocol on stdin and stdout.
 
     \b
-    The assistant starts it; docs/api.md shows the settings to use. It only reads.
+    The assistant starts it: docs/api.md shows the settings to use. The assistant can only read.
 
     \b
     Examples:

@@ -156,7 +156,7 @@ def export(
 def push(
     run: Annotated[str, typer.Argument(help="Folder of a finished training run.", metavar="RUN")],
     repository: Annotated[str, typer.Argument(help="OWNER/NAME on the hub. Created if it is new.", metavar="REPO")],
-    public: Annotated[bool, typer.Option("--public", help="Let anyone read it (default: a private one).")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Create a public repository (default: private).")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the model in a repository that holds files.")
     ] = False,
@@ -166,7 +166,7 @@ def push(
     """Publish the model of a training run on a model hub (Hugging Face, or HF_ENDPOINT).
 
     \b
-    Sent are the model, its weights and its card, which names the files of the pairs. Pictures, captions, settings and
+    Uploads the model, its weights and its card, which names the files of the pairs. Pictures, captions, settings and
     metrics stay here. The hub's client takes the token from HF_TOKEN or from: hf auth login
 
     \b

@@ -61,7 +61,7 @@ RecallOption = Annotated[
         "--recall",
         min=RECALL_LIMITS[0],
         max=RECALL_LIMITS[1],
-        help="Recall@10 to reach in collections of 200,000 pictures or more. Saved.",
+        help="Target recall@10 in collections of 200,000 pictures or more. Saved.",
         metavar="R",
     ),
 ]

@@ -71,7 +71,7 @@ def query(
     query: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Words, pictures and filters to search for (see docs/query.md). None: the newest pictures."
+            help="Words, pictures and filters to search for (see docs/query.md). Default: the newest pictures."
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", "--hits", help="Number of hits.", metavar="N")] = DEFAULT_HITS,
@@ -80,17 +80,17 @@ def query(
     show_all: Annotated[bool, typer.Option("--all", help="Also show unlikely matches.")] = False,
     min_confidence: Annotated[
         float | None,
-        typer.Option(help="Leave out matches with a lower confidence (0 to 1), and only these.", metavar="P"),
+        typer.Option(help="Leave out matches below this confidence (0 to 1), and no others.", metavar="P"),
     ] = None,
     unique: Annotated[
         bool, typer.Option("--unique", help="Show near-duplicates as one hit, the best, with the others below it.")
     ] = False,
     each: Annotated[
-        bool, typer.Option("--each", help="Show every matching moment of a video or page of a document as a hit.")
+        bool, typer.Option("--each", help="Show each matching moment of a video or page of a document as its own hit.")
     ] = False,
     diverse: Annotated[bool, typer.Option("--diverse", help="Prefer hits that differ from each other.")] = False,
     diversity: Annotated[
-        float | None, typer.Option(help="How strongly: 0 to 1. --diverse is 0.5.", metavar="X")
+        float | None, typer.Option(help="How much hits should differ: 0 to 1. --diverse is 0.5.", metavar="X")
     ] = None,
     like: Annotated[
         list[int] | None, typer.Option(help="row_id of a relevant hit (see --json). Can be repeated.", metavar="ID")
@@ -102,15 +102,14 @@ def query(
         str | None,
         typer.Option(
             "--rerank",
-            help="Put the first 50 hits in the order of a model that writes captions, such as "
-            "open_clip:coca_ViT-B-32/laion2b_s13b_b90k.",
+            help="Rerank the first 50 hits with a captioning model, such as open_clip:coca_ViT-B-32/laion2b_s13b_b90k.",
             metavar="MODEL",
         ),
     ] = None,
     saved: Annotated[
         str | None,
         typer.Option(
-            "--saved", help="A saved search (see clipsearch saved list), and what else the query says.", metavar="NAME"
+            "--saved", help="Saved search to run (see: clipsearch saved list), with QUERY added to it.", metavar="NAME"
         ),
     ] = None,
     index: IndexesOption = None,
@@ -120,14 +119,14 @@ def query(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print only the paths, one per line.")] = False,
-    zero: Annotated[bool, typer.Option("-0", help="Print exact paths that end with NUL, for xargs -0.")] = False,
+    zero: Annotated[bool, typer.Option("-0", help="Print exact paths, each followed by NUL, for xargs -0.")] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Show the pictures in the terminal (kitty, sixel or half blocks).")
     ] = False,
     copy: Annotated[
         Path | None,
         typer.Option(
-            "--copy", help="Also copy the hits into this folder, out of their archives too.", metavar="FOLDER"
+            "--copy", help="Also copy the hits into this folder, including those in archives.", metavar="FOLDER"
         ),
     ] = None,
     open_first: Annotated[bool, typer.Option("--open", help="Also open the first hit.")] = False,
@@ -156,7 +155,7 @@ def query(
       clipsearch query "red car" -0 | xargs -0 cp -t ./red-cars
       clipsearch query "sunset" --json --unique --index ./photos
       clipsearch query "a dog" --index ./photos --index /media/old-photos        (both together)
-      clipsearch query "sunset" --copy ./sunsets                (also out of tars and tables)
+      clipsearch query "sunset" --copy ./sunsets                (including those in tars and tables)
     """
     if as_json + as_csv + paths + zero + preview > 1:
         raise InvalidQuery("use only one of --json, --csv, --paths, -0 and --preview")
@@ -279,8 +278,8 @@ def _reranked(photos: Collection, order: Order, model: str, k: int, offset: int)
     encoder = load_encoder(model, notice=notice)
     found = reranked(photos, order, encoder, captioner_of(encoder), k, offset)
     notice(
-        f"the order of the first {found.reranked} is that of {encoder.name}; scores and confidence are still those of "
-        "the search" + (f". {found.unread} could not be read, and kept their places" if found.unread else "")
+        f"the first {found.reranked} hits were reranked by {encoder.name}; scores and confidence are still those of "
+        "the search" + (f". {found.unread} could not be read and kept their places" if found.unread else "")
     )
     return found.hits
 

@@ -22,7 +22,7 @@ app = typer.Typer(rich_markup_mode=None)
 def read(
     index: IndexOption = None,
     read_all: Annotated[
-        bool, typer.Option("--all", help="Read every picture, also those that seem to have no words.")
+        bool, typer.Option("--all", help="Read every picture, even those that seem to have no words.")
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Forget what was read, and read everything again.")] = False,
     retry_skipped: Annotated[
@@ -41,11 +41,11 @@ def read(
     """Read the words in pictures: screenshots, receipts, signs.
 
     \b
-    Then `clipsearch query text:invoice` finds them, and a query whose words stand in a few pictures shows these, too.
+    `clipsearch query text:invoice` then finds them. A query whose words appear in only a few pictures shows these, too.
     Takes much longer than indexing. Ctrl-C is safe at any time: the next run continues from there.
-    Needs: pip install 'clipsearch[ocr]'. Everything stays on this machine. Subtitles of videos, beside them
-    (trip.srt, trip.en.vtt) and inside them, are words of their moments; they need 'clipsearch[video]' only. Text
-    layers of PDF documents need 'clipsearch[pdf]' only.
+    Needs: pip install 'clipsearch[ocr]'. Everything stays on this machine. Also reads subtitles of videos, inside
+    them or in files beside them (trip.srt, trip.en.vtt), for which 'clipsearch[video]' is enough, and text layers of
+    PDF documents, for which 'clipsearch[pdf]' is enough.
 
     \b
     Examples:
@@ -78,14 +78,14 @@ def _print_report(report: ReadReport) -> None:
         report,
         f"{report.read:,} read",
         [
-            (report.passed_over, "without words at a glance"),
+            (report.passed_over, "that seem to have no words"),
             (report.known, "known from before"),
             (report.changed, "changed since they were indexed"),
         ],
     )
     if report.lacking:
         pictures = count(report.lacking, "picture or page", "pictures and pages")
-        print(f"{pictures} without a text layer not read. To read them: pip install 'clipsearch[ocr]'")
+        print(f"{pictures} without a text layer were not read. To read them: pip install 'clipsearch[ocr]'")
     if report.subtitled:
         print(f"subtitles of {count(report.subtitled, 'video')}")
     if report.read or report.subtitled or report.lines:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Save, list, rename and remove searches. Ask one with: clipsearch query --saved NAME",
+    help="Save, list, rename and remove searches. Run one with: clipsearch query --saved NAME",
 )
 NameArgument = Annotated[str, typer.Argument(help="Name of a saved search.", metavar="NAME")]
 
@@ -51,7 +51,7 @@ def add(
     parse_query(text)
     place = config.find_index(index)
     save_search(place, make_search(name, text, sort, unique, diverse, show_all), replace=replace)
-    print(f"Saved. Ask it with: clipsearch query --saved {quoted(name)}")
+    print(f"Saved. Run it with: clipsearch query --saved {quoted(name)}")
 
 
 @app.command("list")

@@ -35,7 +35,7 @@ def serve(
     root_path: RootPathOption = "",
     originals: OriginalsOption = None,
     ray: Annotated[
-        bool, typer.Option("--ray", help="Search the vectors in processes of a Ray cluster: see docs/scaling.md.")
+        bool, typer.Option("--ray", help="Search the vectors in processes of a Ray cluster (see docs/scaling.md).")
     ] = False,
     shards: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Shards of each index (with --ray; default: 1).", metavar="N")
@@ -46,7 +46,9 @@ def serve(
     ] = None,
     most_replicas: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Most processes for each shard under load (with --ray).", metavar="N"),
+        typer.Option(
+            min=1, max=1024, help="Maximum number of processes for each shard under load (with --ray).", metavar="N"
+        ),
     ] = None,
     timeout_s: Annotated[
         float | None,

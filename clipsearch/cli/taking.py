@@ -20,7 +20,7 @@ from clipsearch.places import is_address, is_file, leads_out
 from clipsearch.records import Hit
 from clipsearch.replacing import creating
 
-GONE = "there is no such file any more"
+GONE = "the file no longer exists"
 _BLOCK = 2**20
 MOST_NAME_BYTES = 255
 MOST_ENDING_BYTES = 16

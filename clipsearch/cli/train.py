@@ -75,7 +75,7 @@ def train_command(
         Path | None, typer.Option("--resume", help="Resume a run that was stopped or killed.", metavar="RUN")
     ] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="With --resume: continue a run that was stopped because it broke.")
+        bool, typer.Option("--anyway", help="With --resume: continue a run that was stopped because training failed.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Check the pairs and train nothing.")] = False,
     dev: Annotated[
@@ -90,7 +90,7 @@ def train_command(
         list[str] | None,
         typer.Option(
             "--weight",
-            help="Show the pairs of a source X times an epoch, as in a.csv=2 (default: 1). Can be repeated.",
+            help="Show the pairs of a source X times an epoch, such as a.csv=2 (default: 1). Can be repeated.",
             metavar="SOURCE=X",
         ),
     ] = None,
@@ -122,10 +122,10 @@ def train_command(
         typer.Option(min=1, help="Number of passes over the pairs (default: 10, more for few pairs).", metavar="N"),
     ] = None,
     max_steps: Annotated[
-        int | None, typer.Option("--max-steps", min=1, help="Number of steps after which the run ends.", metavar="N")
+        int | None, typer.Option("--max-steps", min=1, help="Stop after this many steps.", metavar="N")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=2, help="Pairs per training step (default: from their number).", metavar="N")
+        int | None, typer.Option(min=2, help="Pairs per training step (default: by the number of pairs).", metavar="N")
     ] = None,
     micro_batch: Annotated[
         int | None,
@@ -161,7 +161,7 @@ def train_command(
         Literal["captions", "mined", "both"] | None,
         typer.Option(
             "--hard-negatives",
-            help="Add wrong captions (captions), put near pairs in one batch (mined), or both.",
+            help="Add wrong captions (captions), put similar pairs in one batch (mined), or both.",
             show_default=False,
         ),
     ] = None,
@@ -173,7 +173,7 @@ def train_command(
     ] = False,
     compile_towers: Annotated[
         bool,
-        typer.Option("--compile", help="Compile the towers (torch.compile): a slow start, then quicker steps."),
+        typer.Option("--compile", help="Compile the towers (torch.compile): slower start, faster steps."),
     ] = False,
     rank: Annotated[int, typer.Option("--rank", min=1, help="LoRA rank.", metavar="N")] = 8,
     lora_alpha: Annotated[
@@ -192,7 +192,7 @@ def train_command(
         list[str] | None,
         typer.Option(
             "--freeze",
-            help="Train none of these: image, text, embeddings, or parameter names with *. Can be repeated.",
+            help="Do not train these: image, text, embeddings, or parameter names with *. Can be repeated.",
             metavar="NAMES",
         ),
     ] = None,
@@ -201,7 +201,7 @@ def train_command(
     ] = 0,
     clip_gradients: Annotated[
         float,
-        typer.Option("--clip-gradients", min=0, help="Largest norm of the gradients; 0: no limit.", metavar="X"),
+        typer.Option("--clip-gradients", min=0, help="Maximum gradient norm. 0: no limit.", metavar="X"),
     ] = 1.0,
     views: Annotated[
         int, typer.Option(min=1, max=16, help="Views per picture: whole, mirrored, crops.", metavar="N")
@@ -219,7 +219,7 @@ def train_command(
         typer.Option("--crop", min=0.05, max=1, help="Smallest share of a picture in a random crop.", metavar="X"),
     ] = 0.7,
     jitter: Annotated[
-        float, typer.Option("--jitter", min=0, max=1, help="Largest change of colours in random crops.", metavar="X")
+        float, typer.Option("--jitter", min=0, max=1, help="Largest colour change in random crops.", metavar="X")
     ] = 0.0,
     gate: Annotated[
         bool, typer.Option("--gate/--no-gate", help="For heads: leave vectors of pictures unlike the pairs unchanged.")
@@ -257,7 +257,7 @@ def train_command(
 
     \b
     The best epoch on held-out pairs is kept. The trained weights are then blended with the original ones so that
-    general pictures can still be found. RUN is then a model name. Ctrl-C saves; continue with --resume.
+    general pictures can still be found. RUN can then be used as a model. Ctrl-C saves; continue with --resume.
     For a few pictures per class, see: clipsearch train probe --help
 
     \b
@@ -401,7 +401,7 @@ def _refuse_other_settings(context: typer.Context) -> None:
             off = getattr(parameter, "secondary_opts", []) if context.params[str(parameter.name)] is False else []
             name = (off or parameter.opts)[-1] if parameter.param_type_name == "option" else "PAIRS"
             raise typer.BadParameter(
-                f"--resume goes on with the pairs and options that the run began with: leave out {name}, "
+                f"--resume continues with the pairs and options that the run began with: leave out {name}, "
                 "or start another run with --out",
                 param_hint="--resume",
             )
@@ -533,7 +533,7 @@ def _verdict(outcome: TrainReport) -> list[str]:
     """What held-out pairs say of the run: the changes with their intervals, and what follows from them."""
     if outcome.alpha == 0:
         if len(outcome.weighings) == 2:  # the base model, and the one weight that was asked for
-            return ["nothing of what was learned was applied (--alpha 0), so nothing says if training helped"]
+            return ["no trained weights were applied (--alpha 0), so there is nothing to compare"]
         return ["! training did not improve held-out recall, with any weight: keep your current model"]
     if not outcome.dev_changes:
         return []
@@ -542,13 +542,15 @@ def _verdict(outcome: TrainReport) -> list[str]:
         cells.append(f"{name.replace('_', ' ')} {value:+.1f} [{low:+.1f}, {high:+.1f}]")
     median = f"median rank {outcome.median_before:g} -> {outcome.median_after:g}"
     lines = [
-        "held-out change, less what choosing on these pairs seemed to gain, with intervals that hold together in 95 of "
-        f"100 cases: {', '.join(cells)}"
+        "held-out change, corrected for having chosen on these pairs, with intervals that all hold in 95 of 100 cases: "
+        f"{', '.join(cells)}"
     ]
     if outcome.verdict == "better":
         return [*lines, f"training helped: {median}"]
     if outcome.verdict == "worse":
         return [*lines, "! training made held-out recall worse: keep your current model"]
     if outcome.dev_pairs < MANY_HELD_OUT:
-        lines.append(f"{count(outcome.dev_pairs, 'held-out pair')} show large changes only: give more with --dev PAIRS")
+        lines.append(
+            f"{count(outcome.dev_pairs, 'held-out pair')} can only show large changes: give more with --dev PAIRS"
+        )
     return [*lines, "! training did not measurably improve held-out recall: keep your current model"]

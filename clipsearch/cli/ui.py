@@ -32,7 +32,7 @@ def ui(
     folder: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Photo folders or indexes to show. One that has no index yet is offered for indexing.",
+            help="Photo folders or indexes to show. The page offers to index a folder that has no index.",
             metavar="[FOLDER]...",
             show_default=False,
         ),

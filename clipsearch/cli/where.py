@@ -51,10 +51,10 @@ def where(
     """Show where in a picture a query matches: a box, and a heat map.
 
     \b
-    The box is printed as a part of the picture, which `clipsearch query` takes. Of a document, a video or a 3-D model
-    it names the page, second or angle, too: that of the hit, or the first of a path. It always points somewhere, also
-    in a picture that does not show what you look for: a line on stderr says so, if the index knows the picture.
-    docs/where.md says how often the place is right. The model is that of the index, where there is one; else --model.
+    The box is printed in the form that `clipsearch query` takes. For a document, a video or a 3-D model it also names
+    the page, second or angle: that of the hit, or the first one if you give a path. There is always a box, even if the
+    picture does not show what you look for. A line on stderr then says so, if the picture is in the index.
+    docs/where.md says how often the place is right. Uses the model of the index, or --model if there is no index.
 
     \b
     Examples:

@@ -30,7 +30,7 @@ FOLDERS: dict[str, str] = {
         "folders of programs": """node_modules bower_components __pycache__ site-packages dist-packages
             _vti_cnf""",  # FrontPage
         "previews of other programs": "pwg_representative",  # Piwigo
-        "originals that an editor put aside": ".picasaoriginals [originals]",  # Picasa, ACDSee
+        "originals that an editor set aside": ".picasaoriginals [originals]",  # Picasa, ACDSee
     }.items()
     for written in names.split()
     for name in {written, written.replace("_", " ")}

@@ -97,7 +97,7 @@ _MAX_DRAFT_FACTOR = 4
 A_PART_OF: dict[Kind, str] = {"VIDEO": "a video", "PDF": "a PDF document", "MESH": "a 3-D model"}
 _DOCUMENT, _SCREENSHOT = (1 << TRAITS.index(trait) for trait in ("document", "screenshot"))
 _WITH_CLIPS = ("JPEG", "HEIF", "AVIF")  # of motion photos
-_BESIDE_UNREAD = "a file beside it, which may say more of it, cannot be read"
+_BESIDE_UNREAD = "a file beside it, which may have more metadata, cannot be read"
 
 # A picture longer than this, long side to short side, is seen in pieces; see `piece_boxes`.
 LONG_ASPECT = 2.2
@@ -358,7 +358,7 @@ class PictureFile:
         """
         if self.kind in IN_PARTS and crop is not None:
             raise UnreadablePicture(
-                self.path, "unreadable", f"only a part of a picture can be searched for, not of {A_PART_OF[self.kind]}"
+                self.path, "unreadable", f"you can search with a part of a picture, not of {A_PART_OF[self.kind]}"
             )
         if self.kind in IN_PARTS:
             first = self.frame_at(0.0, preprocessing)

@@ -90,7 +90,7 @@ def read_angles(
     read = PagesRead(len(ANGLES), next_page=last if last < len(ANGLES) else None, partial=model.partial)
     seen = [_drawn(model, number, side) for number in range(after + 1, last + 1)]
     if len(seen) == len(ANGLES) and not any(len(colours) for _, colours in seen):
-        raise MeshError("corrupt", "nothing of it can be seen: its faces have no area")
+        raise MeshError("corrupt", "there is nothing to draw: its faces have no area")
     read.pages = [Page(number, image, (SIDE, SIDE), False) for number, (image, _) in enumerate(seen, after + 1)]
     return AnglesRead(read, [colours[:0] if model.is_plain else colours for _, colours in seen])
 
@@ -146,7 +146,7 @@ def _read(stream: IO[bytes], path: str, *, beside: bool) -> _Model:
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     if size > MOST_BYTES:
-        raise MeshError("too_large", f"the model has {size:,} bytes, more than the {MOST_BYTES:,} that are read of one")
+        raise MeshError("too_large", f"the model has {size:,} bytes; the limit is {MOST_BYTES:,}")
     kind = mesh_container(stream.read(HEAD_BYTES), path)
     stream.seek(0)
     content = stream.read()
@@ -212,13 +212,13 @@ def _check_gltf(content: memoryview, *, is_binary: bool) -> None:
     told = json.loads(about.tobytes())  # a glTF that is no JSON would have trimesh look for another file
     for name in told.get("extensionsRequired", ()):
         if name in _COMPRESSED:
-            raise MeshError("unsupported_format", f"it is compressed with {_COMPRESSED[name]}, which is not read")
+            raise MeshError("unsupported_format", f"it is compressed with {_COMPRESSED[name]}, which is not supported")
     accessors = told.get("accessors", [])
     for mesh in told.get("meshes", ()):
         for primitive in mesh.get("primitives", ()):
             for number in (primitive.get("attributes", {}).get("POSITION"), primitive.get("indices")):
                 if number is not None and ("sparse" in accessors[number] or "bufferView" not in accessors[number]):
-                    raise MeshError("unsupported_format", "it keeps its corners in a way that is not read")
+                    raise MeshError("unsupported_format", "it stores its vertices in a way that is not supported")
 
 
 def _together(model: _Model) -> _Model:
@@ -239,7 +239,7 @@ def _together(model: _Model) -> _Model:
 def _whole_stl(content: bytes) -> bytes:
     """The bytes of an STL file that are its model. Raises: MeshError."""
     if content.startswith(UTF_16) and len(content) != 84 + 50 * int.from_bytes(content[80:84], "little"):
-        raise MeshError("unsupported_format", "it is text in UTF-16, which is not read. Save it as ASCII or UTF-8")
+        raise MeshError("unsupported_format", "it is text in UTF-16, which is not supported. Save it as ASCII or UTF-8")
     if content[:5].lower() == b"solid" and b"\0" not in content[:512]:
         if b"endsolid" not in content[-65_536:].rstrip()[-1024:].lower():
             raise MeshError("truncated", "the file ends before the model does")
@@ -277,7 +277,7 @@ def _resolver(folder: str | None, *, in_addresses: bool) -> Any:
             if os.path.commonpath([root, path]) != root or not os.path.isfile(path):  # noqa: PTH113
                 raise _Beside(refused)
             if os.path.getsize(path) > self.left:  # noqa: PTH202
-                raise MeshError("too_large", f"it needs more than the {MOST_BYTES:,} bytes that are read for a model")
+                raise MeshError("too_large", f"it needs more than {MOST_BYTES:,} bytes, the limit for a model")
             with open(path, "rb") as file:
                 content = file.read(self.left)
             self.left -= len(content)
@@ -338,7 +338,7 @@ def _model_of(trimesh: Any, scene: Any, *, is_upright: bool) -> _Model:
         colours.append(_colours(mesh, faces, good))
         is_plain &= not _has_colours(mesh)
     if not count:
-        what = "there are only points or lines in it" if points else "there is no face in it that can be drawn"
+        what = "there are only points or lines in it" if points else "it has no face that can be drawn"
         raise MeshError("unsupported_format" if points else "corrupt", f"{what}: only surfaces are seen")
     together = np.concatenate(corners)
     together = together if is_upright else together @ _UPRIGHT.T
@@ -418,7 +418,7 @@ def _drawn(model: _Model, number: int, side: int) -> tuple[Image.Image, PixelArr
     low, high = seen.min(axis=0), seen.max(axis=0)
     extent = float((high - low).max())
     if not 0 < extent < math.inf:
-        raise MeshError("corrupt", "there is no face in it that can be drawn: it has no size")
+        raise MeshError("corrupt", "it has no face that can be drawn: its size is zero")
     scale = (1 - 2 * _MARGIN) * side / max(float((high - low)[:2].max()), 1e-6 * extent)
     placed = ((seen - (low + high) / 2) * (scale, -scale, scale) + (side / 2, side / 2, 0)).reshape(-1, 3, 3)
     placed = placed.astype(np.float32)

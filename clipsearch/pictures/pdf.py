@@ -392,7 +392,7 @@ def _explained(error: Any, source: _Source) -> Exception:
     if source.error is not None:
         return source.error
     if error.err_code in (c.FPDF_ERR_PASSWORD, c.FPDF_ERR_SECURITY):
-        return PdfError("unsupported_format", "the document is encrypted, and opens with a password only")
+        return PdfError("unsupported_format", "the document is encrypted and needs a password")
     source.seek(0, 2)
     source.seek(max(0, source.tell() - 1024))
     if error.err_code == c.FPDF_ERR_FORMAT and b"%%EOF" not in source.read():

@@ -158,7 +158,7 @@ def _models() -> dict[str, str]:
     lacking = [part for part, paths in models.items() if not paths]
     if lacking:
         raise MissingFeature(
-            f"the installed rapidocr brings no model for {', '.join(lacking)}",
+            f"the installed rapidocr has no model for {', '.join(lacking)}",
             "Install one that does: pip install 'rapidocr>=3.10'",
         )
     return {part: str(paths[-1]) for part, paths in models.items()}
@@ -169,7 +169,7 @@ def _engine() -> Any:
     downloads = import_module("rapidocr.utils.download_file").DownloadFile
 
     def refuse(wanted: Any) -> None:
-        raise OSError(f"rapidocr would fetch {wanted.file_url}, which clipsearch never does")
+        raise OSError(f"rapidocr would download {wanted.file_url}, which clipsearch does not allow")
 
     downloads.run = staticmethod(refuse)
     return import_module("rapidocr").RapidOCR(

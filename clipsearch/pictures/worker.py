@@ -214,7 +214,7 @@ def main(reader_of_words: Callable[[], Any] | None = None) -> None:
                 if member is not None and file.kind in IN_PARTS:
                     what = images.A_PART_OF[file.kind]
                     raise UnreadablePicture(
-                        file.path, "not_a_picture", f"{what} in an archive, which nobody reads there"
+                        file.path, "not_a_picture", f"{what} in an archive, where clipsearch does not read it"
                     )
                 pieces = settings["pieces"]
                 in_parts = pieces and not task.get("alone")

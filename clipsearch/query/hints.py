@@ -86,7 +86,7 @@ def unknown_tags(query: Query, tags: Iterable[str], with_keyword: Callable[[str]
     there = (
         sentence("tags_there", "There are: {names}", names=listed)
         if names
-        else sentence("no_tags", "There are none yet: clipsearch concept add NAME PICTURE... makes one")
+        else sentence("no_tags", "There are none yet. Create one with: clipsearch concept add NAME PICTURE...")
     )
     told: list[str] = []
     for name in dict.fromkeys(unknown):

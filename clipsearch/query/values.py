@@ -93,7 +93,7 @@ def _amount(match: re.Match[str], field: Field, advice: str) -> float:
         if not field.lowest:
             raise BadValue(sentence("needs_number", "{name}: needs a number", name=field.name), advice)
         said = sentence(
-            "needs_number_from", "{name}: needs a number from {lowest} on", name=field.name, lowest=field.lowest
+            "needs_number_from", "{name}: needs a number, {lowest} or more", name=field.name, lowest=field.lowest
         )
         raise BadValue(said, advice)
     if factor is None:

@@ -309,22 +309,21 @@ class Collection:
     ) -> Hits | list[Hits]:
         """Return k hits of `query` from number `offset` on, best first.
 
-        Hits that are unlikely to be what is looked for are left out, unless `all` is set (docs/confidence.md); or those
-        with less than `min_confidence` (0..1). Where none is likely, the nearest are returned, `are_certain` is False.
+        Unlikely hits are left out, unless `all` is set (docs/confidence.md); with `min_confidence` (0..1), hits below
+        it are left out instead. If none is likely, the nearest are returned and `are_certain` is False.
 
         `query` is in the query language (docs/query.md): a sentence, pictures, sums of them, filters; a `Path` is a
-        picture. A picture of the index is compared by its stored vector, also if its file is away. Without anything
-        to compare with, it lists what passes the filters, the newest first. `sort` puts all hits in another order.
-        A file that is seen as several things (the shots of a video) is one hit, where it is best (see
-        Hit.where), and so is a Live Photo, the still of which stands for its clip as well (see Hit.clip); with `each`,
-        each of them is a hit. `unique` folds near-duplicates into their best (see
-        Hit.others); `diverse` (0..1, True: 0.5) prefers hits that differ from those before them. `like` and
-        `unlike` are row ids of pictures to learn from, up to 10,000 each. `vector`, shape (D,), is added to the
-        query's terms. `local_files=False` opens no file that the query names: for queries that come from
-        elsewhere. The absolute path of a picture in the index is that picture.
+        picture. A picture of the index is compared by its stored vector, even if its file is away. A query with only
+        filters lists the matching pictures, newest first. `sort` sorts all hits differently.
+        A file with several views (the shots of a video) is one hit, at its best view (see Hit.where), and so is a Live
+        Photo, whose still also stands for its clip (see Hit.clip); with `each`, each view is a hit. `unique` folds
+        near-duplicates into the best one (see Hit.others); `diverse` (0..1, True: 0.5) prefers hits that differ from
+        those before them. `like` and `unlike` are row ids of pictures to learn from, up to 10,000 each. `vector`,
+        shape (D,), is added to the query's terms. `local_files=False` opens no file that the query names: use it for
+        queries from elsewhere. The absolute path of a picture in the index means that picture.
 
-        Several queries have a list of hits each: their texts are encoded together, and they share the passes over the
-        vectors.
+        Several queries return a list of hits each: their texts are encoded together, and they share the passes over
+        the vectors.
         Raises: InvalidQuery (MalformedQuery, ...), UnknownTag, UnreadablePicture, DimensionMismatch, EncoderMismatch,
         CorruptIndex, IndexAway.
         """
@@ -399,12 +398,12 @@ class Collection:
         min_confidence: float | None = None,
         each: bool = False,
     ) -> Hits:
-        """The hits of `search`, the first 50 of which are put in the order of how likely their pictures make the text
-        of the query, by a model that writes captions (`Hit.likelihood`: the mean logarithm of the probability of its
-        tokens). Scores, confidence, bands, and which pictures are hits, stay as they were. See docs/captions.md.
+        """The hits of `search`, with the first 50 sorted by how likely a captioning model finds the text of the query
+        for their pictures (`Hit.likelihood`: the mean logarithm of the probability of its tokens). Scores, confidence,
+        bands, and which pictures are hits, do not change. See docs/captions.md.
 
         `encoder` is such a model, or its name. Pictures that cannot be read keep their places.
-        Raises: InvalidQuery for anything but one text with filters; MissingFeature for a model that writes none;
+        Raises: InvalidQuery for anything but one text with filters; MissingFeature for a model without captions;
         as `search` and `load_encoder`.
         """
         from clipsearch.search.rerank import reranked, text_to_rank_by
@@ -453,12 +452,12 @@ class Collection:
             raise ClosedCollection
 
     def similar(self, picture: int | str | os.PathLike[str] | Hit, k: int = DEFAULT_HITS) -> Hits:
-        """Return the k pictures most like one, without that one and other files of the same content.
+        """Return the k pictures most like one, without that one and other files with the same content.
 
         `picture` is a hit, a row id, or a path: of a picture file, or else of a picture of the index that is away. A
         path or a row id may name a part: "photo.jpg#xywh=10,20,300,200", "4711#xywh=percent:0,0,50,50".
-        A hit is known by its content, also where the index was made anew and its row id is that of another picture.
-        None is left out for being unlikely. Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
+        A hit is identified by its content, even if the index was rebuilt and its row id is now another picture's.
+        Unlikely hits are included. Raises: NoSuchPicture, OtherPicture, UnreadablePicture, InvalidQuery.
         """
         from clipsearch.search.similar import similar_to
 
@@ -617,11 +616,11 @@ class Collection:
         files: Container[str] | None = None,
         uncertain: bool | None = None,
     ) -> list[str]:
-        """What should be said of a query beside its hits, a line each: what it could also have meant (`query.hints`),
-        and words that the model does not read.
+        """Notices about a query, one line each: what it could also have meant (`query.hints`), and words that the
+        model cannot read.
 
-        `files`: which names in it are those of files, for queries that come from elsewhere. `uncertain`: whether
-        nothing is certain for it, where that is known; else it is looked for. Raises: MalformedQuery.
+        `files`: which names in it are those of files, for queries from elsewhere. `uncertain`: whether nothing is
+        certain for it; left out, this is found out. Raises: MalformedQuery.
         """
         from clipsearch.query.hints import hints, unknown_tags
 
@@ -658,9 +657,9 @@ class Collection:
         return [
             sentence(
                 "less_asked",
-                "nothing is certain for all of it, but {n:,} pictures are likely for {word} alone. To see them, "
+                "nothing is certain for the whole query, but {n:,} pictures are likely for {word} alone. To see them, "
                 "write: {query}",
-                one="nothing is certain for all of it, but one picture is likely for {word} alone. To see it, "
+                one="nothing is certain for the whole query, but one picture is likely for {word} alone. To see it, "
                 "write: {query}",
                 n=found,
                 word=word,
@@ -703,9 +702,9 @@ class Collection:
         return [
             sentence(
                 "words_in",
-                "the words are in {n:,} pictures, which are among the first hits for that. To see no others, "
+                "these words were read in {n:,} pictures, so those are among the first hits. To see no others, "
                 "write: {query}",
-                one="the words are in one picture, which is among the first hits for that. To see no others, "
+                one="these words were read in one picture, so it is among the first hits. To see no others, "
                 "write: {query}",
                 n=found,
                 query=said,
@@ -737,7 +736,7 @@ class Collection:
             sentence(
                 "no_captions",
                 "no model has captioned the pictures yet, so generated: finds none. "
-                "Have one do it with: clipsearch caption",
+                "Caption them with: clipsearch caption",
             )
         ]
 
@@ -943,7 +942,7 @@ class Collection:
         """
         record = self.record(row_id)
         if record.view and not record.is_region:
-            raise UnreadablePicture(record.path, "unreadable", "only a part of a whole picture can be searched for")
+            raise UnreadablePicture(record.path, "unreadable", "you can only search with a part of a whole picture")
         path = self._file_of(record)
         try:
             vector, content = self.read_part(path, crop) if self.read_part is not None else self._read(path, crop)
@@ -991,7 +990,7 @@ class Collection:
     ) -> HeatMap:
         """Where in a picture a query matches: a map of cosines, with a box around its peak (docs/where.md).
 
-        `picture` is a hit, a row id, a path or a PIL image. It always points somewhere, also if nothing matches: of a
+        `picture` is a hit, a row id, a path or a PIL image. It always points somewhere, even if nothing matches: for a
         picture of the index, `band` says how likely it shows what is asked for.
         Raises: InvalidQuery, also for a query with filters only; NoSuchPicture, OtherPicture if a row's file has
         changed, UnreadablePicture, EncoderMismatch.

@@ -42,10 +42,7 @@ def text_to_rank_by(query: Query) -> str:
     """The one text of a query. Raises: InvalidQuery where there is none, or more."""
     texts = [term.value for term in query.terms if term.kind == "text" and term.weight > 0]
     if len(texts) != 1 or len(query.terms) != 1:
-        raise InvalidQuery(
-            "only a query with one text can be re-ranked: no picture, no sum, nothing taken away. "
-            "Filters may stand beside it"
-        )
+        raise InvalidQuery("only a query with one text can be reranked: no picture and no + or -. Filters are fine")
     return texts[0]
 
 
@@ -57,7 +54,7 @@ def reranked(
     wish = order.wish
     text = text_to_rank_by(wish.query)
     if wish.sort != "score" or wish.diverse:
-        raise InvalidQuery("what is sorted by date or path, or varied, cannot be re-ranked as well")
+        raise InvalidQuery("hits that are sorted by date or path, or varied, cannot be reranked")
     hits = order.window(photos, 0, max(RERANKED, offset + k))
     head = hits[:RERANKED]
     found = dict(_likelihoods(photos, head, encoder, captioner, text))

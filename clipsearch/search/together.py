@@ -81,7 +81,7 @@ class Together(Collection):
     saving a concept, raises OneIndexOnly.
     """
 
-    _unknown = "{} names no picture of the indexes that are searched together"
+    _unknown = "{} is not a picture of the indexes that are searched together"
     _named_by = "Use the row_id of a hit of this search, or the path of the picture."
 
     def __init__(
@@ -394,8 +394,8 @@ class Together(Collection):
         if any(not np.array_equal(first.vector, other.vector) for other in others):
             called = ", ".join(part.name for part in having)
             raise InvalidQuery(
-                f"several indexes that are searched together have a concept {name} of their own: {called}. "
-                f"Search one of them, or filter with tag:{name}, which asks each for its own"
+                f"several of the indexes that are searched together have their own concept {name}: {called}. "
+                f"Search one of them, or filter with tag:{name}, which uses the concept of each"
             )
         return first
 

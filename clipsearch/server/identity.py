@@ -20,7 +20,7 @@ Content = Annotated[
     str | None,
     InQuery(
         pattern="^[0-9a-f]{16,32}$",
-        description="The first 16 digits or more of the picture's content_hash: no other picture is answered.",
+        description="At least the first 16 digits of the picture's content_hash: no other picture is returned.",
     ),
 ]
 
@@ -28,7 +28,7 @@ IndexId = Annotated[
     str | None,
     InQuery(
         pattern="^[0-9a-f]{8,32}$",
-        description="The first 8 digits or more of the index's id (see /v1/status): another index answers 409.",
+        description="At least the first 8 digits of the index's id (see /v1/status): another index returns 409.",
     ),
 ]
 

@@ -68,9 +68,11 @@ class Found(_Brief):  # type: ignore[valid-type,misc]
     words: messages.Words
     where: Annotated[
         str | None,
-        Field(description="Only for a part of a file: which, as trip.mp4#t=73, scan.pdf#page=3 or photo.jpg#xywh=..."),
+        Field(
+            description="Only for a part of a file: its place, as trip.mp4#t=73, scan.pdf#page=3 or photo.jpg#xywh=..."
+        ),
     ] = None
-    index: Annotated[str | None, Field(description="Of a search of all indexes: the one that has it.")] = None
+    index: Annotated[str | None, Field(description="Only for a search of all indexes: the one that has it.")] = None
 
 
 class Answer(BaseModel):
@@ -78,7 +80,7 @@ class Answer(BaseModel):
 
     index: str
     hits: list[Found]
-    total: Annotated[int | None, Field(description="Number of hits in all.")] = None
+    total: Annotated[int | None, Field(description="Total number of hits.")] = None
     hidden: Annotated[int | None, Field(description="Number of unlikely matches left out.")] = None
     note: str | None = None
 
@@ -159,7 +161,7 @@ def assistant_server(service: Service) -> MCPServer:
         offset: Annotated[int, Field(ge=0, le=messages.DEEPEST, description="Number of hits to skip.")] = 0,
         all: Annotated[bool, Field(description="Also return unlikely matches.")] = False,
         min_confidence: Annotated[
-            float | None, Field(ge=0, le=1, description="Leave out hits with a lower confidence, and only these.")
+            float | None, Field(ge=0, le=1, description="Leave out hits below this confidence, and no others.")
         ] = None,
         sort: Annotated[Sort, Field(description="Order of the hits.")] = "score",
         unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False,

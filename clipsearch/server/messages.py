@@ -45,7 +45,7 @@ IndexId = Annotated[
     str | None,
     Field(
         pattern="^[0-9a-f]{8,32}$",
-        description="The first 8 digits or more of the index's id (see /v1/status): another index answers 409.",
+        description="At least the first 8 digits of the index's id (see /v1/status): another index returns 409.",
     ),
 ]
 
@@ -54,7 +54,7 @@ Content = Annotated[
     str | None,
     Field(
         pattern="^[0-9a-f]{16,32}$",
-        description="The first 16 digits or more of the picture's content_hash: no other picture is meant.",
+        description="At least the first 16 digits of the picture's content_hash: no other picture is meant.",
     ),
 ]
 
@@ -115,7 +115,7 @@ class SearchRequest(Request):
     sort: Annotated[Sort, Field(description="Order of the hits.")] = "score"
     all: Annotated[bool, Field(description="Also return unlikely matches.")] = False
     min_confidence: Annotated[
-        float | None, Field(ge=0, le=1, description="Leave out hits with a lower confidence, and only these.")
+        float | None, Field(ge=0, le=1, description="Leave out hits below this confidence, and no others.")
     ] = None
     unique: Annotated[bool, Field(description="Show near-duplicates as one hit, the best.")] = False
     each: Annotated[
@@ -240,13 +240,13 @@ class _Shown(BaseModel):
     kept: Annotated[dict[str, int | str], Field(description="What else the index keeps, for clipsearch.connect.")]
     where: Annotated[
         str | None,
-        Field(default=None, description="Only for a part of a file: where it is, as trip.mp4#t=73."),
+        Field(default=None, description="Only for a part of a file: its place, such as trip.mp4#t=73."),
     ]
     moment: Annotated[
         str | None,
         Field(
             default=None,
-            description="Only for motion photos and Live Photos: URL of the clip, sent to whom original files are.",
+            description="Only for motion photos and Live Photos: URL of the clip, under the terms of original files.",
         ),
     ]
 
@@ -269,20 +269,18 @@ class WrittenLine(BaseModel):
 
     text: str
     box: Annotated[list[int], Field(description="Left, top, width, height in pixels of the upright picture.")]
-    score: Annotated[float, Field(description="How surely it was read, 0 to 1.")]
-    start_s: Annotated[
-        float | None, Field(description="Of words that are said in a video: when, in seconds. They have no box.")
-    ] = None
-    by: Annotated[
-        str | None, Field(description="Of a caption that a model wrote: which. It stands nowhere in the picture.")
-    ] = None
+    score: Annotated[float, Field(description="The reader's confidence, 0 to 1.")]
+    start_s: Annotated[float | None, Field(description="Only for subtitles, which have no box: when, in seconds.")] = (
+        None
+    )
+    by: Annotated[str | None, Field(description="Only for generated captions, which have no box: the model.")] = None
 
 
 Words = Annotated[
     list[WrittenLine],
     Field(
         default_factory=list,
-        description="Lines that the query asks for: by text:, by caption:, or as its words.",
+        description="Lines that match the query: its text:, its caption:, or its words.",
     ),
 ]
 
@@ -294,9 +292,11 @@ class FoundPicture(_Found):  # type: ignore[valid-type,misc]
     words: Words
     clip: Annotated[
         FoundPicture | None,
-        Field(default=None, description="Of the still of a Live Photo: its clip, where it is best."),
+        Field(default=None, description="Only for the still of a Live Photo: its clip, at its best moment."),
     ]
-    index: Annotated[str | None, Field(default=None, description="Of a search of several: the index that has it.")]
+    index: Annotated[
+        str | None, Field(default=None, description="Only for a search of several indexes: the one that has it.")
+    ]
     index_id: Annotated[str | None, Field(default=None, description="Id of that index.")]
     index_row_id: Annotated[int | None, Field(default=None, description="Its row id there.")]
 
@@ -313,11 +313,11 @@ class WhereAnswer(BaseModel):
 
     index_id: ToldId
     row_id: int
-    width: Annotated[int, Field(description="Of the upright picture, in pixels, which all places are in.")]
+    width: Annotated[int, Field(description="Of the upright picture, in pixels, as are all places.")]
     height: int
-    box: Annotated[list[int], Field(description="Left, top, width, height of what matches around the peak.")]
+    box: Annotated[list[int], Field(description="Left, top, width, height of the matching area around the peak.")]
     fragment: Annotated[
-        str, Field(description="The box as queries take it, behind like:ID.", examples=["#xywh=1,2,3,4"])
+        str, Field(description="The box in the form that queries take after like:ID.", examples=["#xywh=1,2,3,4"])
     ]
     peak: Annotated[list[int], Field(description="x, y of the place that matches best.")]
     score: Annotated[float, Field(description="Its cosine.")]
@@ -325,7 +325,7 @@ class WhereAnswer(BaseModel):
     confidence: Annotated[
         float | None, Field(description="How likely the picture shows what is asked for at all, 0 to 1.")
     ]
-    band: Annotated[Band | None, Field(description="The same in a word. A map always points somewhere.")]
+    band: Annotated[Band | None, Field(description="The same as a word. A map always points somewhere.")]
     scores: Annotated[list[list[float]], Field(description="Cosines of places: rows from the top, from the left.")]
 
 
@@ -344,7 +344,7 @@ class ViewState(BaseModel):
     """A part of a file that is searched by itself: a shot of a video, a page of a document."""
 
     row_id: int
-    view: Annotated[str, Field(description="What it is of the file; empty for a whole one.", examples=["t=73,78.5"])]
+    view: Annotated[str, Field(description="The part of the file; empty for a whole file.", examples=["t=73,78.5"])]
     start_s: Annotated[float | None, Field(description="When a shot begins, in seconds.")]
     page: Annotated[int | None, Field(description="The number of a page, from 1.")]
     thumbnail: Annotated[str, Field(description="URL of a thumbnail, relative to the server.")]
@@ -385,7 +385,7 @@ class SearchAnswer(SimilarAnswer):
     located: Annotated[
         FoundPicture | None,
         Field(
-            description="The picture in `locate` as a hit of this question: itself, also where another moment or page "
+            description="The picture in `locate` as a hit of this query: itself, also where another moment or page "
             "of its file, or a near-duplicate, stands for it. Its rank is 0 if it is not a hit."
         ),
     ] = None
@@ -437,7 +437,7 @@ class IndexState(BaseModel):
     tags: list[TagState]
     is_being_written: Annotated[bool, Field(description="Whether an indexing run is in progress.")]
     is_behind: Annotated[
-        bool, Field(description="Whether its newest state cannot be read, or was removed: the one before is served.")
+        bool, Field(description="Whether its newest version cannot be read or was removed. The previous one is served.")
     ] = False
     progress: Annotated[RunState | None, Field(description="Progress of the run, if known.")]
 
@@ -446,7 +446,7 @@ class TogetherState(BaseModel):
     """All indexes that are served, as one that is called *."""
 
     name: str
-    id: Annotated[str | None, Field(description="Id that the row ids of its answers belong to.")]
+    id: Annotated[str | None, Field(description="Id for the row ids of its answers.")]
     generation: Annotated[int | None, Field(description="Sum of the generations of the indexes.")]
     pictures: int | None
     problem: Annotated[str | None, Field(description="Why they cannot be searched together; null if they can.")]
@@ -458,7 +458,7 @@ class StatusAnswer(BaseModel):
     version: str
     originals: Annotated[bool, Field(description="Whether browsers on this machine can get original files.")]
     indexes: list[IndexState]
-    missing: Annotated[list[MissingIndex], Field(description="Those that were to be served and cannot be read.")] = []
+    missing: Annotated[list[MissingIndex], Field(description="Indexes of this server that cannot be read.")] = []
     together: Annotated[TogetherState | None, Field(description="All of them together; null for fewer than two.")] = (
         None
     )

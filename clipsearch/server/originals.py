@@ -146,10 +146,10 @@ def _opened(path: str, row_id: int) -> IO[bytes]:
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError):
-        raise OtherPicture(row_id, "there is no such file any more") from None
+        raise OtherPicture(row_id, "the file no longer exists") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OtherPicture(row_id, "its file is no file any more")
+        raise OtherPicture(row_id, "its file is no longer a file")
     return os.fdopen(descriptor, "rb")
 
 

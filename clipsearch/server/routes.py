@@ -641,8 +641,8 @@ def _no_hits(order: Order, photos: Collection, total: int) -> str:
 def _behind() -> str:
     return sentence(
         "behind",
-        "the newest state of the index cannot be read, or was removed: these are the pictures of the state before. The "
-        "server's log says more",
+        "the newest version of the index cannot be read, or was removed. These pictures are from the version before. "
+        "See the server's log",
     )
 
 
@@ -921,7 +921,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(service.measure(), media_type=CONTENT_TYPE)
 
 
-FAILED: dict[str, Any] = {"error": "Failed", "message": "the server made a mistake; its log says more", "fields": {}}
+FAILED: dict[str, Any] = {"error": "Failed", "message": "the server failed; its log says more", "fields": {}}
 
 
 def told_error(error: ClipsearchError | OSError) -> dict[str, Any]:

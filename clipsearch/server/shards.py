@@ -95,7 +95,7 @@ class Shards:
         }
         if not asked:
             problems = "; ".join(sorted(set(self.lost().values())))
-            raise ClusterError(f"no shard answers now: {problems}. Try again in some seconds")
+            raise ClusterError(f"no shard answers now: {problems}. Try again in a few seconds")
         until = time.monotonic() + self.timeout_s
         found, failed = [], dict[str, tuple[str, float]]()
         for name, response in asked.items():

@@ -85,7 +85,7 @@ def root_path(index_dir: Path, root: str) -> Path:
 def unknown_root(index_dir: Path) -> str:
     """What to say of an index that lost its manifests, and with them the name of its folder."""
     return (
-        f"nothing says any more which folder {index_dir} is the index of, so its pictures cannot be opened. Name the "
+        f"{index_dir} no longer says which folder it is the index of, so its pictures cannot be opened. Name the "
         f"folder with: clipsearch index FOLDER --index {index_dir}"
     )
 

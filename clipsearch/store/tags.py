@@ -322,7 +322,7 @@ def joined(index_dir: Path, manifest: Manifest, found: list[tuple[Tag, TagRef]])
         known = None if held is None else read_tag(index_dir, held)
         if known is None:
             kept[key_of(tag.name, tag.kind)] = written_twice(index_dir, ref)
-            said.append(f"the {tag.kind} {tag.name!r}: no generation had it, now it is back")
+            said.append(f"the {tag.kind} {tag.name!r}, which no generation had, is back")
             continue
         if known.kind == tag.kind == "tag":
             scores = tag.as_dict() | known.as_dict()
@@ -330,15 +330,17 @@ def joined(index_dir: Path, manifest: Manifest, found: list[tuple[Tag, TagRef]])
             taken.append(ref)
             if more:
                 kept[key_of(tag.name, tag.kind)] = written_now(index_dir, make_tag(known.name, scores))
-                said.append(f"the tag {known.name!r}: {more} pictures added that carried it in another generation")
+                said.append(f"the tag {known.name!r}: added {more} pictures that had it in another generation")
         elif tag.written_at > known.written_at:
             names = (f"{tag.name[: NAME_LIMIT - 9]} ({i})" for i in itertools.count(2))
             name = next(name for name in names if key_of(name, tag.kind) not in kept)
             kept[key_of(name, tag.kind)] = written_now(index_dir, renamed(tag, name))
             taken.append(ref)
-            said.append(f"the {tag.kind} {tag.name!r} of another generation: now {name!r}")
+            said.append(f"the {tag.kind} {tag.name!r} of another generation is now called {name!r}")
     if taken and not said:
-        said.append(f"{len(taken)} tags of no generation: the tags of their names have all of their pictures")
+        said.append(
+            f"{len(taken)} tags that no generation had: the tags with their names already have all of their pictures"
+        )
     if not said:
         return manifest, []
     return dataclasses.replace(with_tags(manifest, kept), tags_before=(*manifest.tags_before, *taken)), said

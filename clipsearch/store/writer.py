@@ -120,7 +120,7 @@ def claim(index_dir: Path) -> None:
             raise StorageError(
                 index_dir,
                 f"it is a link to {os.path.realpath(index_dir)}, which is not there",
-                "Attach the drive with the index. Only if there is no index any more, remove the link.",
+                "Connect the drive with the index. Remove the link only if the index no longer exists.",
             )
         index_dir.mkdir(parents=True, exist_ok=True)
         inside = [entry.name for entry in os.scandir(index_dir)]
@@ -497,8 +497,8 @@ def _completed_or_said(
             return None, None
     if not is_next:  # no single commit that was cut short
         warnings.warn(
-            f"the file CURRENT of {index_dir} named the older generation {found}: an older index was put back, "
-            f"perhaps. Generation {current.generation}, which comes from it, is the current one again",
+            f"the file CURRENT of {index_dir} named the older generation {found}: an older index may have "
+            f"been restored. Generation {current.generation}, which comes from it, is the current one again",
             IndexWarning,
             stacklevel=2,
         )
@@ -506,7 +506,7 @@ def _completed_or_said(
     if above:
         warnings.warn(
             f"{index_dir} has a generation {max(above)}, but its file CURRENT names the older generation "
-            f"{current.generation}: an older CURRENT was put back, perhaps. Nothing of it is deleted. To go back to "
+            f"{current.generation}: an older CURRENT may have been restored. Nothing of it is deleted. To go back to "
             "the newer one: clipsearch verify --repair",
             IndexWarning,
             stacklevel=2,

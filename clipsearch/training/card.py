@@ -36,7 +36,7 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
         turns = f", in {outcome.folds} of {FOLDS} turns"
     made, unapplied = "fine-tuned", ""
     if outcome.alpha == 0:
-        made, unapplied = "trained", ", but nothing of what was learned is applied: it finds what the original finds"
+        made, unapplied = "trained", ", but no trained weights are applied: it finds what the original finds"
     mixed = []
     if outcome.mixture:
         mixed = [f"Where sources were mixed, {mixing_notice([Share(**share) for share in outcome.mixture])}.", ""]
@@ -72,9 +72,9 @@ def model_card(outcome: TrainReport, settings: dict[str, Any], sources: Sequence
     lines += [
         "",
         f"On the held-out pairs the model is **{outcome.verdict}** "
-        "(intervals of recall@1, 5, 10 and the median rank that hold together in 95 of 100 cases). The epoch and the "
-        "weight of the change were chosen on these pairs, so expect a little less than the table says on others; the "
-        "verdict allows for it.",
+        "(intervals of recall@1, 5, 10 and the median rank that all hold in 95 of 100 cases). The epoch and the "
+        "weight of the change were chosen on these pairs, so expect slightly smaller gains on others; the verdict "
+        "allows for it.",
         "",
         "## Use",
         "",

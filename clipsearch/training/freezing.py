@@ -31,7 +31,7 @@ def frozen_by(names: Iterable[str], patterns: Sequence[str], layers: int) -> Cal
         if not any(_fits(name, pattern) for name in names):
             example = next((name for name in names if LAYER.search(name)), names[0] if names else "")
             raise InvalidSettings(
-                f"--freeze {pattern} fits no parameter of the model",
+                f"--freeze {pattern} matches no parameter of the model",
                 f"Use {', '.join(WORDS)}, or names with wildcards, such as '{example.rpartition('.')[0]}.*'",
             )
     most = 1 + max((int(found[1]) for name in names if (found := LAYER.search(name))), default=-1)

@@ -40,7 +40,7 @@ def parse_weight(text: str) -> tuple[str, float]:
     except ValueError:
         raise ValueError(f"{number!r} is not a number, in {text!r}") from None
     if not (math.isfinite(weight) and LEAST_WEIGHT <= weight <= LARGEST_WEIGHT):
-        problem = "leave a source out that is not to be used" if weight == 0 else "choose one within these bounds"
+        problem = "leave out a source that you do not want" if weight == 0 else "choose one within these bounds"
         raise ValueError(f"{text!r}: weights are from {LEAST_WEIGHT:g} to {LARGEST_WEIGHT:g}; {problem}")
     return source, weight
 

@@ -112,7 +112,7 @@ def push(run: str, repository: str, *, public: bool = False, overwrite: bool = F
         *(CommitOperationDelete(name) for name in stale),
     ]
     address = f"{hub.endpoint()}/{repository}"
-    advice = f"All of it arrives or nothing: look at {address}, and push again"
+    advice = f"An upload is all or nothing: check {address}, and push again"
     with _refusals(run, repository, advice), _without_logs():
         commit = api.create_commit(
             repository,
@@ -176,7 +176,7 @@ def _refusals(run: str, repository: str, advice: str) -> Iterator[None]:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             advice = f"The token may not write there. {advice.partition('. Try')[0]}"
-        raise NotPushed(run, repository, f"the hub did not take it ({first_line(error)})", advice) from error
+        raise NotPushed(run, repository, f"the hub rejected it ({first_line(error)})", advice) from error
 
 
 @contextlib.contextmanager

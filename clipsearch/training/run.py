@@ -352,7 +352,9 @@ def training_device(asked: str | None, world: World) -> Any:
     try:
         found = torch.device(f"cuda:{world.local_rank}" if name == "cuda" else name)
     except RuntimeError:
-        raise InvalidSettings(f"--device {name} is no device that PyTorch knows", "Choose cuda, mps or cpu") from None
+        raise InvalidSettings(
+            f"--device {name} is not a device that PyTorch knows", "Choose cuda, mps or cpu"
+        ) from None
     backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(found.type)
     if backend is not None and not backend.is_available():
         raise InvalidSettings(
@@ -386,8 +388,8 @@ class _Pairs:
             folds = fold_numbers(everything)
             train_pairs = dev = everything
             notice(
-                f"{counted(readable)} are too few to set {LEAST_HELD_OUT} aside: {FOLDS} runs hold a part of them "
-                "out each (cross-validation), then one learns from all"
+                f"{counted(readable)} are too few to hold {LEAST_HELD_OUT} out: {FOLDS} runs each hold out a part "
+                "(cross-validation), then one learns from all"
             )
         else:
             train_pairs, dev = split(everything, readable)
@@ -396,8 +398,8 @@ class _Pairs:
             check_some_readable(pairs, name)
         if repeated := repeated_pictures(dev):
             notice(
-                f"{repeated:,} of {len(dev):,} held-out pictures are the same as another, and count as one with it, "
-                "which has the captions of both"
+                f"{repeated:,} of {len(dev):,} held-out pictures are copies of another: they count as one picture, "
+                "with all their captions"
             )
         left_out = len(everything.bad)
         if left_out:
@@ -566,10 +568,10 @@ def _choices(progress: Progress, weighings: Sequence[Weighing], most_drop: float
 def _turns_note(folds: int) -> str:
     """What so many turns of a cross-validation have measured, of the five that there are."""
     if folds == FOLDS:
-        return f"each held-out pair was measured by one of {FOLDS} runs on the others; the model has learned from all"
+        return f"each held-out pair was measured by one of {FOLDS} runs without it; the model learned from all"
     return (
-        f"only {folds} of {FOLDS} runs could learn from the others and measure the pairs that they held out, so the "
-        "verdict is about those; the model has learned from all"
+        f"only {folds} of {FOLDS} runs could learn and then measure the pairs that they held out, so the verdict is "
+        "about those; the model learned from all"
     )
 
 

@@ -100,7 +100,9 @@ def swapping_notice(pairs: PairSet) -> str:
     good = sum(bool(swapped(caption)) for caption in captions)
     if not good:
         raise nothing_to_swap()
-    return f"{good:,} of {len(captions):,} captions looked at have a colour, a count or words that can be swapped"
+    return (
+        f"{good:,} of {len(captions):,} captions that were checked have a colour, a count or words that can be swapped"
+    )
 
 
 def nothing_to_swap() -> NothingToLearn:

@@ -73,7 +73,7 @@ def test_a_folder_without_pictures_is_no_dead_end(open_page: Open, tmp_path: Pat
         card = page.locator(CARD)
         expect(card).to_contain_text("no pictures")
         assert axe_findings(page, "an empty folder") == []
-        page.get_by_role("button", name="Look again").click()
+        page.get_by_role("button", name="Check again").click()
         expect(card).to_contain_text("no pictures")
         folder_of(empty / "later", 2)
         expect(card.locator(".cs-big")).to_have_text("2 pictures")  # by itself
@@ -117,7 +117,7 @@ def test_what_was_stopped_is_offered_again(open_page: Open, tmp_path: Path) -> N
     for site in serve([index], photos, encoder, interface=partial(add_page, folder=photos, encoder=encoder)):
         page = open_page("/?unique=0", at=site)
         expect(page.locator(".cs-summary")).to_contain_text("3 pictures")
-        page.get_by_role("button", name="Not all pictures are indexed yet").click()
+        page.get_by_role("button", name="Some pictures are not indexed yet").click()
         expect(page.locator(CARD)).to_contain_text("Not all of this folder is indexed")
         page.get_by_role("button", name="Index 1 picture").click()
         expect(page.locator(CARD)).to_be_hidden()

@@ -119,7 +119,7 @@ def test_nothing_becomes_public_that_was_not_asked_to(hub: tuple[FakeHub, Path],
         ("bad name", "OWNER/NAME"),
         ("a path in the card", "names the folder"),
         ("a path in the graph", "train again"),
-        ("the hub fails", "All of it arrives or nothing"),
+        ("the hub fails", "An upload is all or nothing"),
     ],
 )
 @pytest.mark.many

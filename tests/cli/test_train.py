@@ -198,7 +198,7 @@ def test_mistakes_are_named(pairs: Path, tmp_path: Path) -> None:
     assert "no run to resume" in fails("--resume", tmp_path / "nothing")
     for others, named in (((pairs,), "PAIRS"), (("--epochs", "3"), "--epochs"), (("--no-gate",), "--no-gate")):
         said = fails("--resume", tmp_path / "nothing", *others, code=2)
-        assert "goes on with the pairs and options that the run began with" in " ".join(said.split())
+        assert "continues with the pairs and options that the run began with" in " ".join(said.split())
         assert f"leave out {named}" in " ".join(said.split())
 
 

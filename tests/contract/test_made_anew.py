@@ -125,12 +125,12 @@ def test_row_ids_that_hits_told_are_refused_after_their_index_was_made_anew(
         if again:
             remote.search(colour, 1)  # tells of another row
         for name, call in calls.items():
-            with pytest.raises(OtherIndex, match="photos is another index now"):
+            with pytest.raises(OtherIndex, match="photos is a different index now"):
                 call(red)
                 pytest.fail(name)
     other = remote.search(colour, 1)[0].record.row_id
     assert other != red
-    with pytest.raises(OtherIndex, match="photos is another index now"):
+    with pytest.raises(OtherIndex, match="photos is a different index now"):
         remote.vectors([other, red])  # of this index, and of the one before
     remote.search("", 20)
     for call in calls.values():

@@ -336,7 +336,7 @@ def test_a_storage_that_is_gone_is_an_error_and_no_deletion(
         return fetch(storage, path, *more)
 
     monkeypatch.setattr(Storage, "fetch", dies)
-    with pytest.raises(StorageError, match="could not be reached any more"):
+    with pytest.raises(StorageError, match="could no longer be reached"):
         run(encoder, index, batch_pictures=4)
     before = encoder.images_encoded
     assert verify(index).pictures == before > 0

@@ -207,12 +207,12 @@ def test_where_and_the_parts_of_a_file_are_those_of_the_whole(divided: Divided) 
 def test_the_row_id_of_one_index_is_refused_by_several(divided: Divided) -> None:
     together = divided.together
     for ask in (together.record, together.vector, together.thumbnail, together.similar):
-        with pytest.raises(PictureOfOne, match="7 names no picture of the indexes that are searched together"):
+        with pytest.raises(PictureOfOne, match="7 is not a picture of the indexes that are searched together"):
             ask(7)
     for thumbs in ({"like": [7]}, {"unlike": [7]}):
-        with pytest.raises(InvalidQuery, match="7 names no picture"):
+        with pytest.raises(InvalidQuery, match="7 is not a picture"):
             together.search("red", **thumbs)  # type: ignore[call-overload]
-    with pytest.raises(InvalidQuery, match=r"(?s)7 names no picture.*or the path of the picture"):
+    with pytest.raises(InvalidQuery, match=r"(?s)7 is not a picture.*or the path of the picture"):
         together.search("like:7")
     with pytest.raises(NoSuchPicture):
         together.record(divided.row_id(0) + 4000)
@@ -387,7 +387,9 @@ def test_concepts_filter_in_each_index_and_are_like_only_what_is_one_thing(divid
         each = [len(one.search("tag:mine", 1000)) for one, _ in together.parts]
         assert len(together.search("tag:mine", 1000)) == sum(each)
         assert together.search('like:"only here"', 1)
-        with pytest.raises(InvalidQuery, match="several indexes that are searched together have a concept mine"):
+        with pytest.raises(
+            InvalidQuery, match="several of the indexes that are searched together have their own concept mine"
+        ):
             together.search("like:mine")
         with pytest.raises(OneIndexOnly):
             add_concept(together, "new", [int(together.row_ids()[0])], [])

@@ -98,7 +98,7 @@ def test_row_ids_of_all_indexes_are_taken_wherever_pictures_are_named(client: Te
     assert exported.text.split() == [hit["path"], other["path"]]
     for wrong in (0, 5):
         assert client.get(f"/v1/images/{wrong}/thumbnail?index=*").status_code == 400
-        assert "names no picture" in ask(client, "/v1/similar", 400, row_id=wrong)["message"]
+        assert "is not a picture" in ask(client, "/v1/similar", 400, row_id=wrong)["message"]
 
 
 @pytest.mark.slow

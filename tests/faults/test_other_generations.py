@@ -266,7 +266,7 @@ def test_no_index_is_made_in_another(photos: Path, index: Path) -> None:
 def test_a_link_to_an_index_whose_drive_is_away_stays(photos: Path, tmp_path: Path) -> None:
     fill(photos, 1)
     (photos / ".clipsearch").symlink_to(tmp_path / "unplugged" / "index")
-    with pytest.raises(StorageError, match="Attach the drive"):
+    with pytest.raises(StorageError, match="Connect the drive"):
         index_folder(photos, FakeEncoder())
     assert (photos / ".clipsearch").is_symlink()
     assert not (tmp_path / "unplugged").exists()

@@ -130,7 +130,7 @@ def test_bad_weights_are_named(tmp_path: Path) -> None:
         ("a.csv=two", "'two' is not a number"),
         ("a.csv=nan", "from 0.01 to 100"),
         ("a.csv=-1", "from 0.01 to 100"),
-        ("a.csv=0", "leave a source out"),
+        ("a.csv=0", "leave out a source"),
         ("a.csv=1e9", "from 0.01 to 100"),
     ],
 )

@@ -74,7 +74,7 @@ def test_frozen_parameters_are_those_that_were_named(config: dict[str, Any]) -> 
     assert not first("transformer.resblocks.1.attn.in_proj_weight")
     assert not first("text_projection")
     assert not any(map(frozen_by(names, [], 0), names))
-    with pytest.raises(InvalidSettings, match="--freeze nothing fits no parameter"):
+    with pytest.raises(InvalidSettings, match="--freeze nothing matches no parameter"):
         frozen_by(names, ["nothing"], 0)
     with pytest.raises(InvalidSettings, match=r"--freeze-layers 99 is more than the \d layers"):
         frozen_by(names, [], 99)
@@ -125,7 +125,7 @@ def test_defaults_and_what_is_heeded_are_not_refused() -> None:
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
-    with pytest.raises(InvalidSettings, match="--device xyz is no device that PyTorch knows"):
+    with pytest.raises(InvalidSettings, match="--device xyz is not a device that PyTorch knows"):
         training_device("xyz", World())
     if not torch.cuda.is_available():
         with pytest.raises(InvalidSettings, match="--device cuda: PyTorch finds no such device here"):

@@ -96,7 +96,7 @@ def test_pictures_that_cannot_be_read_are_not_held_out_nor_counted(tmp_path: Pat
         (folder / f"p{number:05d}.png").write_bytes(b"\x89PNG, torn off")
     found = _Pairs.open(request, said.append)
     assert found.folds is not None
-    assert said[-1].startswith("75 pairs (45 with a picture that can be read) are too few to set 30 aside")
+    assert said[-1].startswith("75 pairs (45 with a picture that can be read) are too few to hold 30 out")
 
 
 def test_a_picture_under_several_names_is_said_to_count_once(tmp_path: Path) -> None:
@@ -106,10 +106,7 @@ def test_a_picture_under_several_names_is_said_to_count_once(tmp_path: Path) -> 
         (folder / f"q{number}.txt").write_text(f"another caption {number}")
     said: list[str] = []
     _Pairs.open(Request([str(folder)], "builtin", Settings("heads")), said.append)
-    assert (
-        "3 of 15 held-out pictures are the same as another, and count as one with it, which has the captions of both"
-        in said
-    )
+    assert "3 of 15 held-out pictures are copies of another: they count as one picture, with all their captions" in said
 
 
 @pytest.mark.parametrize(("option", "name"), [("dev", "held-out"), ("anchor", "anchor"), ("sources", "training")])

@@ -534,7 +534,7 @@ def test_of_an_archive_that_is_gone_its_index_is_named(tmp_path: Path, encoder: 
     (tmp_path / "y").mkdir()  # where a drive was
     other = index_folder(write_tar(tmp_path / "y" / "y.tar", {"a.jpg": jpeg(0)}), encoder, index=tmp_path / "i").index
     (tmp_path / "y" / "y.tar").unlink()
-    with pytest.raises(StorageError, match="the archive does not exist any more") as error:
+    with pytest.raises(StorageError, match="the archive no longer exists") as error:
         index_folder(tmp_path / "y" / "y.tar", encoder, index=tmp_path / "i")
     assert f"its index in {other} stays" in str(error.value)
     with Collection(other, encoder=encoder) as photos:

@@ -360,7 +360,7 @@ def test_the_commands_take_a_checkpoint(
     told = capsys.readouterr()
     likely = [hit["likelihood"] for hit in json.loads(told.out)]
     assert len(likely) == 4 and likely == sorted(likely, reverse=True)
-    assert "the order of the first 4 is that of open_clip:test-coca@" in told.err
+    assert "the first 4 hits were reranked by open_clip:test-coca@" in told.err
     run("caption", "--index", str(index), "--forget")
     assert capsys.readouterr().out == "Forgot all captions of models.\n"
 

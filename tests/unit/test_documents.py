@@ -244,7 +244,7 @@ def classified(content: bytes) -> tuple[str, str]:
 
 def test_what_cannot_be_read_is_called_what_it_is() -> None:
     content = coloured(PAGES)
-    locked = ("unsupported_format", "the document is encrypted, and opens with a password only")
+    locked = ("unsupported_format", "the document is encrypted and needs a password")
     for _ in range(2):  # no answer depends on the one before
         assert classified(encrypted("Words", b"secret")) == locked
         assert classified(document([])) == ("corrupt", "the document is damaged: no page of it can be found")

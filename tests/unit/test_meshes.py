@@ -300,7 +300,7 @@ def test_stl_in_utf_16_gets_a_reason() -> None:
     text = written(box(), kind="stl_ascii").decode()
     for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
         said = status_of(text.encode(encoding), "x.stl")
-        assert said == "unsupported_format: it is text in UTF-16, which is not read. Save it as ASCII or UTF-8"
+        assert said == "unsupported_format: it is text in UTF-16, which is not supported. Save it as ASCII or UTF-8"
     binary = b"\xff\xfe" + stl(1, [GOOD])[2:]  # which may begin with anything
     assert (angle(binary, 7, name="x.stl") < 240).any()
 
@@ -381,7 +381,7 @@ def test_corners_that_are_not_read_are_not_taken_for_zeros() -> None:
     for name, said in (("KHR_draco_mesh_compression", "Draco"), ("EXT_meshopt_compression", "meshopt")):
         compressed = gltf(extensionsUsed=[name], extensionsRequired=[name])
         assert status_of(json.dumps(compressed).encode(), "x.gltf") == (
-            f"unsupported_format: it is compressed with {said}, which is not read"
+            f"unsupported_format: it is compressed with {said}, which is not supported"
         )
         text = json.dumps(compressed).encode()
         head = b"glTF" + struct.pack("<III4s", 2, 20 + len(text), len(text), b"JSON")
@@ -428,7 +428,7 @@ def test_what_lies_far_from_the_rest_does_not_hide_it() -> None:
 
 def test_what_shows_nothing_is_damaged() -> None:
     line = stl(2, [[[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 0, 0], [0, 0, 1], [0, 0, 2]]])
-    assert status_of(line, "x.stl") == "corrupt: nothing of it can be seen: its faces have no area"
+    assert status_of(line, "x.stl") == "corrupt: there is nothing to draw: its faces have no area"
 
 
 def test_texts_are_read_as_programs_write_them() -> None:

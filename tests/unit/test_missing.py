@@ -522,7 +522,7 @@ def test_a_drive_that_goes_while_encoding_again_changes_nothing(
     options = IndexOptions(workers=1, commit_rows=2, batch_pictures=2, reindex=True, prune=prune)
     with monkeypatch.context() as patch:
         going(lambda: drive.rename(away), patch, after=10)
-        with pytest.raises(StorageError, match="The old vectors go on answering"):
+        with pytest.raises(StorageError, match="Queries still use the old vectors"):
             index_folder(photos, other, index=index, options=options)
     assert found(index) == before
     assert verify(index).ok, verify(index).problems

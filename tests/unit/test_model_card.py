@@ -67,7 +67,7 @@ def test_a_card_says_how_sources_were_mixed() -> None:
 
 def test_a_card_does_not_call_a_model_fine_tuned_that_is_the_original() -> None:
     assert "fine-tuned" not in card("builtin", alpha=0.0)
-    assert "nothing of what was learned is applied" in card("builtin", alpha=0.0)
+    assert "no trained weights are applied" in card("builtin", alpha=0.0)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_card_does_not_call_a_model_fine_tuned_that_is_the_original() -> None:
         (0.5, "unclear", 11, "! training did not measurably improve", "To use it anyway: clipsearch index"),
         (0.5, "worse", 11, "! training made held-out recall worse: keep your current model", None),
         (0.0, "unclear", 11, "! training did not improve held-out recall, with any weight: keep your current", None),
-        (0.0, "unclear", 2, "nothing of what was learned was applied (--alpha 0)", None),
+        (0.0, "unclear", 2, "no trained weights were applied (--alpha 0)", None),
     ],
 )
 def test_only_a_model_that_is_worth_it_is_said_to_be_used(

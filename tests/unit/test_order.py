@@ -182,7 +182,9 @@ def test_what_is_taken_away_is_left_out_however_right_it_is_otherwise(colours: P
         assert everything["orange"][0] < sure_of(photos.search("red", all=True))["orange"][0]
         nothing = photos.search("red -orange")  # the red one is too like an orange one here
         assert not nothing.are_certain and len(nothing) == len(SPOTS)
-        said = "nothing is certain for all of it, but 2 pictures are likely for red alone. To see them, write: red"
+        said = (
+            "nothing is certain for the whole query, but 2 pictures are likely for red alone. To see them, write: red"
+        )
         assert said in photos.notices("red -orange") and said not in photos.notices("red -blue")
 
 

@@ -82,7 +82,9 @@ def test_a_gallery_says_what_a_search_says(client: TestClient, query: str) -> No
     told = answer["notices"]
     uncertain = bool(answer["hits"]) and all(hit["band"] == "unlikely" for hit in answer["hits"])
     assert told[-1:] == [NOTHING_CERTAIN] if uncertain else NOTHING_CERTAIN not in told
-    told = [line for line in told if not line.startswith("nothing is certain for all of it")]  # see test_query_heads
+    told = [
+        line for line in told if not line.startswith("nothing is certain for the whole query")
+    ]  # see test_query_heads
     assert len(told) == 1 + uncertain
     of_all = told[: len(told) - uncertain]  # likely or not
     assert window(client, query=query)["notices"] == window(client, query=query, offset=1)["notices"] == of_all

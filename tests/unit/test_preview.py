@@ -121,7 +121,7 @@ def test_a_query_shows_its_hits_and_goes_on_where_a_picture_is_gone(photos: Path
     text = terminal.text()
     assert text.count("▀") >= 10
     assert "red.png" in text
-    assert "(there is no such file any more)" in text
+    assert "(the file no longer exists)" in text
     refused = subprocess.run([*run, "query", "red", "--preview"], cwd=photos, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "needs a terminal" in refused.stderr

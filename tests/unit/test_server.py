@@ -201,7 +201,7 @@ def test_a_kept_thumbnail_is_not_made_again(client: TestClient, photos: Path) ->
     assert client.get(f"/v1/images/{row}/thumbnail").content == first
     other_size = client.get(f"/v1/images/{row}/thumbnail?size=512")
     assert other_size.status_code == 422
-    assert "its file is not there now" in other_size.json()["message"]
+    assert "its file is missing" in other_size.json()["message"]
 
 
 def test_what_the_index_knows_of_a_picture(client: TestClient, photos: Path) -> None:

@@ -177,7 +177,7 @@ def test_without_any_shard_the_answer_is_an_error_not_nothing(client: TestClient
     for member in fleet.members["here"]:
         member.fails = True
     told = ask(client, 503, query="dark red")
-    assert told["message"] == "no shard answers now: it died. Try again in some seconds"
+    assert told["message"] == "no shard answers now: it died. Try again in a few seconds"
     assert ask(client, query="ext:png")["total"] == 4  # which the rows alone answer
     together = ask(client, index="*", query="dark red")
     assert {hit["index"] for hit in together["hits"]} == {"there"}

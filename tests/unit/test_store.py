@@ -337,7 +337,7 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     Writer(tmp_path).close()
 
 
-@pytest.mark.filterwarnings("ignore:.*an older CURRENT was put back")
+@pytest.mark.filterwarnings("ignore:.*an older CURRENT may have been restored")
 def test_nothing_is_deleted_while_a_manifest_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Writer(tmp_path) as writer:
         manifest = commit_rows(writer, EMPTY, 1)

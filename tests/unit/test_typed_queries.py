@@ -76,7 +76,7 @@ def test_a_typed_query(collection: Collection, query: str, terms: str, filters: 
     assert ", ".join(found) == terms
     assert ", ".join(parsed.source[leaf.span.start : leaf.span.end] for leaf in parsed.leaves()) == filters
     collection.search(query, all=True)
-    depends_on_pictures = "nothing is certain for all of it"  # see test_query_heads
+    depends_on_pictures = "nothing is certain for the whole query"  # see test_query_heads
     told = [line for line in collection.notices(query) if not line.startswith(depends_on_pictures)]
     wanted = [part.strip() for part in said.split(" & ")] if said else []
     assert len(told) == len(wanted), told

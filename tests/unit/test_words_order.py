@@ -85,7 +85,7 @@ def test_pictures_with_all_of_the_words_come_first_the_more_alike_before_others(
             ["Total amount due"], ["a large total", "amount"]
         ]  # fmt: skip
         assert hits.are_certain
-        (line,) = [line for line in photos.notices("total amount") if "the words are in 3 pictures" in line]
+        (line,) = [line for line in photos.notices("total amount") if "these words were read in 3 pictures" in line]
         assert line.endswith('text:"total amount"')
         assert photos.search('text:"total amount"')
 
