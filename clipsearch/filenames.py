@@ -2,7 +2,7 @@
 
 A name is read as UTF-8, whatever the locale; bytes that are not UTF-8 are kept as surrogate escapes (PEP 383), and come
 out as they were. The program makes Python do the same (see `__main__`). A program that uses the library in a locale of
-another encoding should be started with `python -X utf8`.
+another encoding should be started with `python -X utf8`. What names end with is here, too (`ENDINGS`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,28 @@ Other format characters obey nobody and belong to words: joiners hold families o
 are misspelt without them.
 """
 
+
+ENDINGS = {
+    "JPEG": "jpg jpeg jpe jfif jif mpo insp",
+    "PNG": "png apng",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "JPEG2000": "jp2 j2k jpf jpx j2c jpc",
+    "RAW": (
+        "dng 3fr arw cr2 cr3 crw dcr erf fff iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+    ),
+    "TIFF": "tif tiff",
+    "AVIF": "avif avifs",
+    "HEIF": "heic heif heics heifs hif",
+    "PPM": "ppm pgm pbm pnm pfm",
+    "DIB": "dib",
+    "PDF": "pdf",
+    "MESH": "stl obj ply glb gltf",
+    "VIDEO": "mp4 mov m4v 3gp 3g2 mkv webm avi",
+}
+"""What names of files end with, by what they are: those of clipsearch's formats (`pictures/formats`), the usual first.
+Here, as what people type is compared with them too."""
 
 _STRAY = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
 

@@ -209,7 +209,7 @@ class ImageRecord:
         """What is known of a picture at `path`, in the words of every answer (docs/api.md).
 
         `where` is there for a part of a file, also of an archive.
-        `whole`: also `kept`, what else `from_dict` makes the same record of."""
+        `whole`: also `kept`, without which `from_dict` makes a record of what is told alone."""
         known = {name: getattr(self, name) for name in _TOLD}
         said = [(name, getattr(self.metadata, name)) for name in _SAID]
         about = {name: list(value) if isinstance(value, tuple) else value for name, value in said}
@@ -222,11 +222,16 @@ class ImageRecord:
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
-        """The record that `to_dict` told the whole of. Raises: KeyError."""
-        known = {**{name: body[name] for name in _TOLD}, **{name: body["kept"][name] for name in KEPT}}
+        """The record that `to_dict` told. What an index keeps besides is as in `ImageRecord()`, where `whole` was not
+        asked for: 0, or -1 for the number of its vector. Raises: KeyError."""
+        kept = body.get("kept")
+        known = {
+            **{name: body[name] for name in _TOLD},
+            **({} if kept is None else {name: kept[name] for name in KEPT}),
+        }
         about = {name: body[name] for name in _SAID}
-        metadata = PictureMetadata.from_dict({**about, "live": body["kept"].get("live")})
-        return cls(row_id=body["row_id"], path=body["name"], metadata=metadata, **known)
+        metadata = PictureMetadata.from_dict({**about, "live": (kept or {}).get("live")})
+        return cls(row_id=body["row_id"], path=body["name"], metadata=metadata, **{"inode": 0, **known})
 
 
 def page_view(number: int) -> str:
@@ -416,7 +421,8 @@ class Hit:
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Hit:
-        """The hit that `to_dict` told the whole of. Raises: KeyError."""
+        """The hit that `to_dict` told: the same with `exact` and `whole`, else one that tells the same. Raises:
+        KeyError."""
         score = math.nan if body["score"] is None else body["score"]
         others = tuple(cls.from_dict(other) for other in body["others"])
         record = ImageRecord.from_dict(body)

@@ -46,6 +46,7 @@ from clipsearch.query.arguments import (
     MOST_VECTORS,
     Size,
     read_arguments,
+    read_known_row_ids,
     read_name,
     read_number,
     read_path,
@@ -53,7 +54,6 @@ from clipsearch.query.arguments import (
     read_queries,
     read_query,
     read_row_id,
-    read_row_ids,
     read_server,
     read_size,
     read_texts,
@@ -557,11 +557,10 @@ class RemoteCollection:
     def vectors(self, row_ids: Iterable[int]) -> FloatArray:
         """The vectors of pictures, in this order. Shape: (N, D) float32.
 
-        Raises: InvalidQuery for an unknown row id, OtherIndex.
+        Raises: NoSuchPicture for an unknown row id, OtherIndex.
         """
-
         self._check_open()
-        wanted = read_row_ids("row_ids", row_ids)
+        wanted = read_known_row_ids(row_ids)
         parts = [wanted[at : at + MOST_VECTORS] for at in range(0, max(1, len(wanted)), MOST_VECTORS)]
         about = {"index": self.index, **self._index_of(wanted)}
         found = self._of_one_state(lambda: (self._post("/v1/vectors", {"row_ids": part, **about}) for part in parts))

@@ -34,8 +34,8 @@ def dedupe(
 
     \b
     The original has the most pixels, unless it was only enlarged. Of equals, it is the one that names a
-    camera, that others were saved from, that is older, or that has more bytes. A copy that has anything that
-    the original lacks (keywords, a place, transparency) is none to delete, and is not listed. See docs/query.md.
+    camera, or that others were saved from, as their pixels tell. Where nothing tells, none is listed, nor is
+    a copy that has anything that the original lacks (keywords, a place, transparency). See docs/query.md.
 
     \b
     Examples:
@@ -52,7 +52,12 @@ def dedupe(
             refuse_existing(script)
     with open_collection(index) as photos:
         more: Counter[str] = Counter()
-        groups = find_duplicates(photos, spare=lambda copy, what: more.update([what]))
+        untold: list[Copy] = []
+        groups = find_duplicates(
+            photos,
+            spare=lambda copy, what: more.update([what]),
+            unsure=lambda one, two: untold.append(one),
+        )
         config.remember_index(photos.index)
     if as_json:
         print_json([{"keep": _copy(g.keep), "others": [_copy(other) for other in g.others]} for g in groups])
@@ -71,6 +76,9 @@ def dedupe(
     if more:
         named = ", ".join(f"{what} ({n})" for what, n in more.most_common())
         print(f"not listed are copies that have what the original lacks: {named}", file=sys.stderr)
+    if untold:
+        pairs = count(len(untold), "pair")
+        print(f"not listed: {pairs} of versions of which nothing tells which came first", file=sys.stderr)
 
 
 def _copy(copy: Copy) -> dict[str, Any]:

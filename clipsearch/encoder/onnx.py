@@ -350,7 +350,7 @@ class OnnxEncoder(BaseEncoder):
         gate, tokenizer = self._texts.gate, self._text_tower().tokenizer
         if gate is not None and ((len(foreign) and len(text.split()) > 1) or gate.has_other_words(text)):
             return []
-        return suspicious(text, tokenizer.knows)
+        return suspicious(text, tokenizer.knows, self.is_english_word if gate is not None else lambda _: True)
 
     def is_english_word(self, word: str) -> bool:
         """Whether a word, in lower case, is in the list of English words that came with the model, if one did."""

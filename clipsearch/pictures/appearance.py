@@ -33,6 +33,9 @@ _NO_CHROMA = 4.0
 _TONED_SIDE, _BLOCKS = 256, 32
 _TONED_ACROSS, _TONED_ALONG, _TONED_STRENGTH = 3.1, 3.0, 0.15
 _TONE_STRONGEST, _TONE_ASIDE, _DIMMEST = 50.0, 15.0, 0.45
+# CIELAB: the strongest tones of prints, and of what stands on a white ground; which ground is white.
+_TONE_CHROMA, _TONE_ON_WHITE = 46.0, 10.0
+_WHITE_GROUND, _WHITE_TONE, _LEAST_WHITE = 96.0, 3.0, 0.35
 _GREY_CHROMA, _WHITE_CHROMA = 6.0, 8.0
 _DARK, _BRIGHT = 60, 190  # of 255, mean luma
 _CHROMATIC_SHARE = 0.15
@@ -47,6 +50,8 @@ _FLAT_SHARE, _HARD_SHARE = 0.55, 0.12
 _EVEN, _DRAWN = 0.7, 0.1  # of steps between pixels, and of edges a row
 _PAPER, _PAPER_CHROMA = 180, 14  # green of 255, chroma of CIELAB
 _INK, _GROUND, _STROKES, _WRITTEN_SHARE = 60, 20, 20, 0.15
+_ROWS_OF_TEXT, _STRIPS, _LEAST_TURNS = 192, 4, 13
+_LEAST_DRAWN = 400  # pixels, the longer side
 
 _SCREENSHOT_NAME = re.compile(
     r"screen[ _-]?(shot|cap|grab)|bildschirm(foto|aufnahme)|captura de (pantalla|tela|ecr)|capture d.?.?[ée]cran"
@@ -162,10 +167,16 @@ def _is_monochrome(small: Image.Image, points: Image.Image, lab: FloatArray) -> 
 
     The mean tone of each brightness is taken from pixels that are not mixed, since a mixture of two tones is neither's;
     what differs from it is averaged over blocks, which leaves of noise and of JPEG little, of colours all. Along the
-    tone more may differ than across it: there toning clips, and papers fade.
+    tone more may differ than across it: there toning clips, and papers fade. No tone is as strong as the colour of a
+    sunset, and none leaves much of a picture pure white and gives the rest a colour: that is a product in one colour.
     """
-    if np.count_nonzero(np.hypot(lab[:, 1], lab[:, 2]) >= _NO_CHROMA) <= len(lab) / 100:
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    if np.count_nonzero(chroma >= _NO_CHROMA) <= len(lab) / 100:
         return True
+    white = np.count_nonzero((lab[:, 0] >= _WHITE_GROUND) & (chroma < _WHITE_TONE))
+    most_chroma = _TONE_ON_WHITE if white >= _LEAST_WHITE * len(lab) else _TONE_CHROMA
+    if np.percentile(chroma, 97) >= most_chroma:
+        return False
     tone = np.asarray(points.convert("YCbCr")).reshape(-1, 3).astype(np.float32) - (0, 128, 128)
     blue, red = (float(of) for of in tone[:, 1:].mean(axis=0))
     strength = math.hypot(blue, red)
@@ -323,21 +334,22 @@ def _made(
     is_flat = changing < (1 - _FLAT_SHARE) * steps.size
     if is_screen and is_flat and hard > _HARD_SHARE / 2 * changing:
         return "screenshot"
-    written = _written(lines)
+    is_written = _written(lines) > _WRITTEN_SHARE
     neutral = np.count_nonzero(np.hypot(lab[:, 1], lab[:, 2]) >= _PAPER_CHROMA) <= len(lab) / 10
-    if neutral and written > _WRITTEN_SHARE and np.median(lines) > _PAPER:
+    if neutral and is_written and np.median(lines) > _PAPER and _has_lines_of_text(image):
         return "document"
-    if not is_flat or hard <= _HARD_SHARE * changing:
+    is_small = not lossless and max(full_size) < _LEAST_DRAWN  # at such a size JPEG makes photographs as flat and hard
+    if is_small or not is_flat or hard <= _HARD_SHARE * changing:
         return "photo"
-    if written > _WRITTEN_SHARE:
+    if is_written:
         return "screenshot"
     figure = np.abs(lines - np.median(lines))[:, 1:] >= _GROUND  # a product on white paper is no drawing
     return "drawing" if np.count_nonzero(steps[figure] <= 2) >= _FLAT_SHARE * np.count_nonzero(figure) else "photo"
 
 
-def _lines(image: Image.Image) -> npt.NDArray[np.int16]:
+def _lines(image: Image.Image, most: int = _ROWS) -> npt.NDArray[np.int16]:
     """The green of some rows of pixels, from edge to edge. Shape: (R, W)."""
-    count = min(image.height, _ROWS)
+    count = min(image.height, most)
     step = (image.height - 1) / max(1, count - 1)
     # the pixel at each place, not between pixels: 0.05 ms where cutting out row by row took 0.36
     places = (1, 0, 0, 0, step, 1e-6 - step / 2)
@@ -352,6 +364,20 @@ def _written(lines: npt.NDArray[np.int16]) -> float:
     changes = np.count_nonzero(inked[:, 1:] != inked[:, :-1], axis=1)
     even = np.count_nonzero(np.abs(lines - ground) < _GROUND, axis=1) > lines.shape[1] * 0.4
     return float(np.mean((changes >= _STROKES) & even))
+
+
+def _has_lines_of_text(image: Image.Image) -> bool:
+    """Whether lines of text and rows with nothing follow each other, in two of four strips from top to bottom: in each,
+    a page that lies askew is hardly so. The strokes of a drawing fill the paper."""
+    lines = _lines(image, _ROWS_OF_TEXT)
+    inked = np.abs(lines - np.median(lines)) > _INK
+    turns = []
+    for strip in np.array_split(inked, _STRIPS, axis=1):
+        changes = np.count_nonzero(strip[:, 1:] != strip[:, :-1], axis=1)
+        told = np.where(changes >= _STROKES / _STRIPS, 1, np.where(changes == 0, -1, 0))
+        told = told[told != 0]
+        turns.append(int(np.count_nonzero(told[1:] != told[:-1])))
+    return sorted(turns)[-2] >= _LEAST_TURNS
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from clipsearch.filenames import ENDINGS
 from clipsearch.records import SkipStatus
 
 Kind = Literal[
@@ -109,7 +110,7 @@ class Format(NamedTuple):
 
     kind: Kind
     label: str  # what people call it
-    extensions: str
+    extensions: str  # of `filenames.ENDINGS`
     media_types: str  # as browsers name them
     signatures: tuple[bytes, ...] = ()  # what files of it begin with
     test: Callable[[bytes, str], bool] | None = None  # else: of the first HEAD_BYTES and the name, whether it is one
@@ -125,7 +126,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "JPEG",
         "JPEG",
-        "jpg jpeg jpe jfif jif mpo insp",
+        ENDINGS["JPEG"],
         "image/jpeg",
         (b"\xff\xd8\xff",),
         plugin=("PIL.JpegImagePlugin", "JpegImageFile"),
@@ -136,7 +137,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "PNG",
         "PNG",
-        "png apng",
+        ENDINGS["PNG"],
         "image/png image/apng",
         (b"\x89PNG\r\n\x1a\n",),
         plugin=("PIL.PngImagePlugin", "PngImageFile"),
@@ -146,7 +147,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "WEBP",
         "WebP",
-        "webp",
+        ENDINGS["WEBP"],
         "image/webp",
         test=_is_webp,
         plugin=("PIL.WebPImagePlugin", "WebPImageFile"),
@@ -156,18 +157,20 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "GIF",
         "GIF",
-        "gif",
+        ENDINGS["GIF"],
         "image/gif",
         (b"GIF87a", b"GIF89a"),
         plugin=("PIL.GifImagePlugin", "GifImageFile"),
         offered=True,
         shown=True,
     ),
-    Format("BMP", "BMP", "bmp", "image/bmp", (b"BM",), plugin=("PIL.BmpImagePlugin", "BmpImageFile"), shown=True),
+    Format(
+        "BMP", "BMP", ENDINGS["BMP"], "image/bmp", (b"BM",), plugin=("PIL.BmpImagePlugin", "BmpImageFile"), shown=True
+    ),
     Format(
         "JPEG2000",
         "JPEG 2000",
-        "jp2 j2k jpf jpx j2c jpc",
+        ENDINGS["JPEG2000"],
         "image/jp2 image/jpx image/j2k image/x-jp2",
         (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
         plugin=("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
@@ -175,7 +178,7 @@ FORMATS: tuple[Format, ...] = (
     Format(  # before TIFF
         "RAW",
         "camera RAW",
-        "dng 3fr arw cr2 cr3 crw dcr erf fff iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f",
+        ENDINGS["RAW"],
         "image/x-adobe-dng image/x-dcraw",
         (
             b"FUJIFILMCCD-RAW",
@@ -194,7 +197,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "TIFF",
         "TIFF",
-        "tif tiff",
+        ENDINGS["TIFF"],
         "image/tiff",
         TIFF_SIGNATURES,
         plugin=("PIL.TiffImagePlugin", "TiffImageFile"),
@@ -204,7 +207,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "AVIF",
         "AVIF",
-        "avif avifs",
+        ENDINGS["AVIF"],
         "image/avif",
         test=_is_avif,
         plugin=("PIL.AvifImagePlugin", "AvifImageFile"),
@@ -214,7 +217,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "HEIF",
         "HEIC",
-        "heic heif heics heifs hif",
+        ENDINGS["HEIF"],
         "image/heic image/heif image/heic-sequence image/heif-sequence",
         test=_is_heif,
         plugin=("pillow_heif", "HeifImageFile"),
@@ -226,16 +229,16 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "PPM",
         "PPM",
-        "ppm pgm pbm pnm pfm",
+        ENDINGS["PPM"],
         "image/x-portable-anymap image/x-portable-bitmap image/x-portable-graymap image/x-portable-pixmap",
         test=_is_ppm,
         plugin=("PIL.PpmImagePlugin", "PpmImageFile"),
     ),
-    Format("DIB", "DIB", "dib", "image/x-ms-bmp", test=_is_dib, plugin=("PIL.BmpImagePlugin", "DibImageFile")),
+    Format("DIB", "DIB", ENDINGS["DIB"], "image/x-ms-bmp", test=_is_dib, plugin=("PIL.BmpImagePlugin", "DibImageFile")),
     Format(
         "PDF",
         "PDF",
-        "pdf",
+        ENDINGS["PDF"],
         "application/pdf",
         test=_is_pdf,
         offered=True,
@@ -245,7 +248,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "MESH",
         "3-D model (STL, OBJ, PLY, glTF)",
-        "stl obj ply glb gltf",
+        ENDINGS["MESH"],
         "model/stl model/obj model/ply model/gltf-binary model/gltf+json",
         test=_is_mesh,
         extra="3d",
@@ -254,7 +257,7 @@ FORMATS: tuple[Format, ...] = (
     Format(  # last
         "VIDEO",
         "video (MP4, QuickTime, Matroska, WebM, AVI)",
-        "mp4 mov m4v 3gp 3g2 mkv webm avi",
+        ENDINGS["VIDEO"],
         "video/mp4 video/quicktime video/x-m4v video/3gpp video/x-matroska video/webm video/x-msvideo",
         test=_is_video,
         extra="video",
@@ -268,7 +271,7 @@ class Unsupported(NamedTuple):
     """A format that clipsearch knows by its name or first bytes, and does not read."""
 
     name: str
-    extensions: str
+    extensions: str  # of `filenames.ENDINGS`
     signatures: tuple[bytes, ...] = ()
 
 

@@ -45,6 +45,7 @@ from clipsearch.pictures.formats import (
     missing_extra,
 )
 from clipsearch.pictures.gamma import profile_of, said_of_colours
+from clipsearch.pictures.lineage import Stored
 from clipsearch.pictures.metadata import (
     Embedded,
     Exif,
@@ -96,6 +97,7 @@ _MAX_DRAFT_FACTOR = 4
 
 A_PART_OF: dict[Kind, str] = {"VIDEO": "a video", "PDF": "a PDF document", "MESH": "a 3-D model"}
 _DOCUMENT, _SCREENSHOT = (1 << TRAITS.index(trait) for trait in ("document", "screenshot"))
+_SAVED_AS_SEEN = ("JPEG", "PNG", "WEBP")  # by most programs: with the colours that they show
 _WITH_CLIPS = ("JPEG", "HEIF", "AVIF")  # of motion photos
 _BESIDE_UNREAD = "a file beside it, which may have more metadata, cannot be read"
 
@@ -595,19 +597,24 @@ class PictureFile:
         image.info.clear()
         return image, decoded.full_size
 
-    def steps(self) -> list[int] | None:
-        """The steps that the luminance of a JPEG was rounded to, of waves along and across as they appear upright, row
-        by row of 8; None of other files."""
-        if self.kind != "JPEG":
-            return None
+    def stored(self) -> Stored:
+        """The picture as the file has it: not turned, and in its own colours, where that is what was saved."""
+        if self.kind not in _SAVED_AS_SEEN:
+            return Stored(self.open())
         self._read()
         with self._reporting_errors(self.kind), _without_pillows_pixel_cap():
             self._stream.seek(0)
             image: Any = _open_image(self._stream, self.kind)
-            table = np.array(image.quantization[0]).reshape(8, 8)
-            turned = image.getexif().get(0x0112, 1) >= 5
-        steps: list[int] = (table.T if turned else table).ravel().tolist()
-        return steps
+            profile = image.info.get("icc_profile")
+            if self.kind != "JPEG":
+                image.load()
+                return Stored(image, profile=profile)
+            from PIL.JpegImagePlugin import get_sampling
+
+            tables = tuple(tuple(image.quantization[number]) for number in sorted(image.quantization))
+            sampling = 0 if image.mode == "L" else get_sampling(image)
+            image.load()
+            return Stored(image, tables, sampling, profile)
 
     def beside(self) -> Beside:
         """What the file holds beside the picture that is seen of it. Raises: UnreadablePicture."""

@@ -62,6 +62,8 @@ def parse_query(source: str, *, is_file: Callable[[str], bool] | None = None) ->
     `is_file` says whether a term that does not begin like a path names a picture all the same (`cat.jpg`).
     """
     check_length(source)
+    if not source.isascii():
+        source = _WORDS.sub(_in_plain_width, source)
     text = source.strip()
     if not text:
         raise EmptyQuery
@@ -120,6 +122,19 @@ def _or_part(is_file: Callable[[str], bool]) -> Callable[[str], bool]:
     return is_picture
 
 
+_WORDS = re.compile(r"\S+")
+_OF_FILES = re.compile(r"[/\\]|\.\w")
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F) if chr(code) not in "！，．：；？"}
+"""Letters, digits and operators of East Asian input methods, and the same of everybody else's. The marks of sentences
+stay: those of Chinese and Japanese have them."""
+
+
+def _in_plain_width(match: re.Match[str]) -> str:
+    """A word without full-width letters; names and paths of files stay as they are."""
+    word = match[0]
+    return word if _OF_FILES.search(word) else word.translate(_FULL_WIDTH)
+
+
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 """Characters that say how to write a text and show nothing, as they come with what is pasted; but none of those that
 emoji and scripts are joined by."""
@@ -129,12 +144,28 @@ def without_end(text: str) -> str:
     """A text without what changes nothing of what it asks for: marks at its ends (`dog.`, `(dog)`, `#dog`), and
     characters that show nothing."""
     text = given = _INVISIBLE.sub("", text)
+    text = _without_quotes(text)
     plain = ""
     while plain != (plain := text):
         text = text.rstrip(" .?!…。？！,;:'\"”’»*_~").lstrip(" .?!…¿¡,;:'\"“‘«„#*_~")
         if text[:1] + text[-1:] in ("()", "[]", "{}"):
             text = text[1:-1]
     return plain if re.search(r"\w", plain) else given
+
+
+_OPENING, _CLOSING = "'\"“‘«„", "'\"”’»”"
+
+
+def _without_quotes(text: str) -> str:
+    """A text without the marks of a quotation at one of its ends, both of them: `'stop sign' red`."""
+    for opening, closing in zip(_OPENING, _CLOSING, strict=True):
+        begins = re.match(rf"\s*{opening}(?=\w)([^{opening}{closing}]*\w){closing}(?!\w)", text)
+        if begins is not None:
+            text = begins[1] + text[begins.end() :]
+        ends = re.search(rf"(?<!\w){opening}(?=\w)([^{opening}{closing}]*\w){closing}\s*$", text)
+        if ends is not None:
+            text = text[: ends.start()] + ends[1]
+    return text
 
 
 # No character that could be part of an operator, a filter or a path, nor a date without its colon: before2023.

@@ -189,6 +189,20 @@ def read_row_ids(name: str, values: Any) -> tuple[int, ...]:
     return tuple(row_ids)
 
 
+def read_known_row_ids(values: Any) -> tuple[int, ...]:
+    """The row ids of pictures that are asked for themselves, each as `read_row_id` reads it: the same mistake has the
+    same error, alone and in a list. Raises: NoSuchPicture, InvalidArgument."""
+    wanted = "a list of row ids"
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidArgument("row_ids", shown(values), wanted)
+    try:
+        return tuple(map(read_row_id, values))
+    except InvalidArgument:
+        raise
+    except TypeError:  # an array of no dimension
+        raise InvalidArgument("row_ids", shown(values), wanted) from None
+
+
 def read_examples(name: str, values: Any) -> tuple[int, ...]:
     """Row ids to learn from. Raises: InvalidQuery."""
     row_ids = read_row_ids(name, values)
@@ -443,7 +457,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "query": read_words,
     "path": read_known_path,
     "texts": read_texts,
-    "row_ids": partial(read_row_ids, "row_ids"),
+    "row_ids": read_known_row_ids,
     "row_id": read_row_id,
     "size": read_size,
 }

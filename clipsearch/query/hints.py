@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from clipsearch.filenames import ENDINGS
 from clipsearch.query import Query
 from clipsearch.records import COLORS
 from clipsearch.sentences import sentence
@@ -23,10 +24,7 @@ _UNWANTED = (
     "sans pas sin senza sem zonder geen"
 )
 _OF_DATES, _OF_UNWANTED = frozenset(_DATES.split()), frozenset(_UNWANTED.split())
-_TYPES = (
-    ".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif", ".jp2", ".dng",
-    ".raw", ".cr2", ".nef", ".arw", ".pdf", ".mp4", ".mov",
-)  # fmt: skip
+_TYPES = tuple(f".{ending}" for endings in ENDINGS.values() for ending in endings.split())
 _LOOKS = (
     "b&w", "b & w", "b/w", "scale", "monochrome", "sepia", "blur", "screen", "out-of", "out of", "panoram", "dark",
     "bright", "scan", "document", "grey", *COLORS,

@@ -12,6 +12,26 @@ from clipsearch.sentences import sentence
 _PICTURE = r"(?:photos?|photographs?|pictures?|pics?|images?|shots?|portraits?)"
 _OF = rf"\s+{_PICTURE}\b(?:\s+of\b)?"
 _ALONE = r"(?=\s*$)"
+# What is blurred in sharp pictures: the hint is for a query such as `blurry dog`, in which the picture is meant.
+_OFTEN_BLURRED = "|".join(
+    [
+        "background",
+        "foreground",
+        "ground",
+        "bokeh",
+        "light",
+        "motion",
+        "movement",
+        "line",
+        "trail",
+        "water",
+        "edge",
+        "vision",
+        "text",
+        "face",
+        "plate",
+    ]
+)
 _LOOKS = tuple(
     (pattern, says, what)
     for pattern, says, what in (
@@ -29,6 +49,12 @@ _LOOKS = tuple(
         (r"\b(?:a\s+)?screen\s?shots?\b(?:\s+of\b)?", "is:screenshot", sentence("look_screenshot", "screenshots")),
         (
             rf"\b(?:a\s+)?(?:blurry|blurred|out[- ]of[- ]focus)(?:{_OF}|{_ALONE})",
+            "is:blurred",
+            sentence("look_blurred", "blurred pictures"),
+        ),
+        (
+            r"^(?:an?\s+|the\s+|my\s+)?(?:blurry|blurred|out[- ]of[- ]focus)\s+"
+            rf"(?=[\w'-]+(?:\s+[\w'-]+)?\s*$)(?!(?:\w+\s+)?(?:{_OFTEN_BLURRED})s?\b)",
             "is:blurred",
             sentence("look_blurred", "blurred pictures"),
         ),

@@ -10,6 +10,7 @@ import difflib
 import re
 from datetime import date, timedelta
 
+from clipsearch.filenames import ENDINGS
 from clipsearch.query.fields import DATE_WORDS, FIELDS, FILTERS, SAME_FIELDS, Field, as_filter
 from clipsearch.query.nodes import Span
 from clipsearch.query.values import BadValue, read_value
@@ -24,7 +25,8 @@ _NEAREST_DATES = sentence(
     "The nearest filters are after: and before:. Write {example}.",
     example="after:2023 before:2024",
 )
-_TYPES = re.compile(r"\.?(?:jpe?g|png|gif|webp|tiff?|bmp|hei[cf]|avif|jp2|dng|raw)(?:,\S+)?", re.IGNORECASE)
+_ENDINGS = "|".join(ending for endings in ENDINGS.values() for ending in endings.split())
+_TYPES = re.compile(rf"\.?(?:{_ENDINGS})(?:,\S+)?", re.IGNORECASE)
 _COORDINATES = re.compile(r"[-+]?\d{1,3}(?:\.\d+)?\s*,\s*[-+]?\d{1,3}(?:\.\d+)?", re.ASCII)
 # A filter without its colon: `size>5MB`, `camera=canon`, `before2023`.
 _NO_COLON = re.compile(r"([A-Za-z]+)(?:([<>]=?|[≤≥])|=)?(?=[^\s<>=:])(\S+)")

@@ -217,10 +217,9 @@ class _Parser:
     def _text(self, words: list[Item]) -> str:
         if len(words) == 1:
             return words[0].text.strip()
-        verbatim = self._verbatim(words)
-        if verbatim is not None:
-            return verbatim
-        return " ".join(item.text for item in words).strip()
+        gaps = [self.source[before.end : after.start] for before, after in pairwise(words)]
+        kept = [gap if not gap or gap.isspace() else " " for gap in gaps]
+        return "".join(part for item, gap in zip(words, [*kept, ""], strict=True) for part in (item.text, gap)).strip()
 
     def _verbatim(self, items: list[Item]) -> str | None:
         """The source of items that follow each other with nothing but space between them."""

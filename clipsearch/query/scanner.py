@@ -35,6 +35,7 @@ MOST_WITHOUT_COLON = 100
 WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?):(?=[^\s\d:])")
 _QUOTES = {'"': '"', "“": "”", "„": "“”"}
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”|„[^“”]*[“”]')
+_SINGLE = {"'": "'", "‘": "’"}  # around values: elsewhere they are apostrophes
 _SENTENCE_END = re.compile(r"\w[.?!…]+(?=\s|$)")
 _SIGN = r"(?:(?:>=|<=|>|<|=|≥|≤)\s*)?"
 _NUMBER = r"-?\d{1,15}(?:\.\d{1,9})?"
@@ -217,6 +218,15 @@ class Scanner:
             )
         return min(ends) + 1
 
+    def _single_quoted(self, at: int) -> int | None:
+        """Where a value in single quotes that begins at `at` ends, its closing quote included; None where there is
+        none: an apostrophe inside a word closes nothing."""
+        closing = _SINGLE.get(self.source[at])
+        if closing is None:
+            return None
+        match = re.compile(rf".+?{closing}(?=\s|\)|$)").match(self.source, at + 1)
+        return None if match is None else match.end()
+
     def _is_filter_group(self, at: int) -> bool:
         """Whether the parenthesis at `at` begins a group of filters; otherwise it is text."""
         if at >= self._group_end:
@@ -239,6 +249,8 @@ class Scanner:
         if source[at] in _QUOTES:
             end = self._closing_quote(at)
             value_at, value = at + 1, source[at + 1 : end - 1]
+        elif (single := self._single_quoted(at)) is not None:
+            end, value_at, value = single, at + 1, source[at + 1 : single - 1]
         else:
             spaced = None
             if name in FILTERS and FILTERS[name].kind == "number":

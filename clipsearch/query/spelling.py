@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-LEAST_LETTERS = 5  # shorter words are near to too many others
+LEAST_LETTERS = 5  # shorter words are near to too many others, but for two letters that changed places: teh, dgo
+_LEAST_SWAPPED = 3
 _TWO_SLIPS_FROM = 9
 _SWAPPED_FROM = 7
 _LEAST_OF_COMPOUND = 3
@@ -18,12 +19,17 @@ _WORD = re.compile(r"(?<![\w'@#.-])[a-z]+(?![\w'@:-]|\.\w)")  # names begin with
 _ENDINGS = ("s", "es", "ed", "er", "ers", "ing", "ings", "ly", "ness", "less", "y", "d", "r", "like", "ish", "able")
 
 
-def suspicious(text: str, knows: Callable[[str], bool]) -> list[str]:
-    """The words of a text that may be misspelt: in small letters, and not known, nor made of known words."""
+def suspicious(text: str, knows: Callable[[str], bool], is_word: Callable[[str], bool] = lambda _: True) -> list[str]:
+    """The words of a text that may be misspelt: in small letters, and not known, nor made of known words. `is_word`:
+    whether something that is known is a word, and no part of words alone, such as the soc of socer."""
+
+    def is_known_word(word: str) -> bool:
+        return knows(word) and is_word(word)
+
     return [
         word
         for word in dict.fromkeys(_WORD.findall(text))
-        if len(word) >= LEAST_LETTERS and not knows(word) and not _is_made_of_known(word, knows)
+        if len(word) >= _LEAST_SWAPPED and not knows(word) and not _is_made_of_known(word, is_known_word)
     ]
 
 
@@ -47,15 +53,20 @@ def nearest_word(word: str, words: Sequence[str], *, is_listed: bool = False) ->
     """The word that was probably meant, of those that a model knows, the most frequent first; None if there is none.
 
     Of those that are as near, one that begins alike, then the more frequent. `is_listed`: the word is in a list of
-    words that has slips too, so only one with the same letters can be meant.
+    words that has slips too, so only one with the same letters can be meant; and of a word of fewer than LEAST_LETTERS
+    none. Of such a word that is not listed, only one with the same letters, too.
     """
     from rapidfuzz.distance import OSA
     from rapidfuzz.process import extract
 
     slips = 2 if len(word) >= _TWO_SLIPS_FROM and not is_listed else 1
-    near = [other for other in words if abs(len(other) - len(word)) <= slips and len(other) >= LEAST_LETTERS - 1]
     letters = sorted(word)
-    if is_listed:
+    is_short = len(word) < LEAST_LETTERS
+    if is_short and is_listed:
+        return None
+    least = len(word) if is_short else LEAST_LETTERS - 1
+    near = [other for other in words if abs(len(other) - len(word)) <= slips and len(other) >= least]
+    if is_short or is_listed:
         near = [other for other in near if sorted(other) == letters]
     elif slips == 1 and len(word) >= _SWAPPED_FROM:  # bycicle: two letters have changed places
         near = [other for other in near if sorted(other) == letters or OSA.distance(word, other, score_cutoff=1) <= 1]
@@ -70,7 +81,7 @@ def nearest_word(word: str, words: Sequence[str], *, is_listed: bool = False) ->
 def nearest_compound(word: str, words: Sequence[str], is_word: Callable[[str], bool]) -> str | None:
     """The word of two that a model knows that is one slip away from `word`, such as skateboard; None if there is none,
     or are several. `is_word`: whether the two together are a word too."""
-    if len(word) > _MOST_OF_COMPOUND:
+    if not LEAST_LETTERS <= len(word) <= _MOST_OF_COMPOUND:
         return None
     known = frozenset(words)
 

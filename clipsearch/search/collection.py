@@ -46,13 +46,13 @@ from clipsearch.query.arguments import (
     Size,
     read_arguments,
     read_count,
+    read_known_row_ids,
     read_name,
     read_path,
     read_place,
     read_queries,
     read_query,
     read_row_id,
-    read_row_ids,
     read_size,
     read_texts,
     read_window,
@@ -1043,7 +1043,13 @@ class Collection:
             return vector
         from clipsearch.search.feedback import refine
 
-        return refine(vector, self.vectors(like), self.vectors(unlike), self.sample().mean(axis=0))
+        try:
+            liked, unliked = self.vectors(like), self.vectors(unlike)
+        except InvalidQuery:
+            raise
+        except NoSuchPicture as error:  # a part of what is asked, as in `like:999`
+            raise InvalidQuery(no_picture(error.row_id)) from None
+        return refine(vector, liked, unliked, self.sample().mean(axis=0))
 
     def sample(self) -> FloatArray:
         """Vectors of up to SAMPLE_ROWS pictures, evenly spread, deleted ones too. Shape: (N, D) float32."""
@@ -1267,20 +1273,14 @@ class Collection:
         Shape: (D,) float32, unit L2. Raises: NoSuchPicture if none has this row id.
         """
         self._check_open()
-        row_id = read_row_id(row_id)
-        try:
-            vector: FloatArray = self.vectors([row_id])[0]
-        except NoSuchPicture:
-            raise
-        except InvalidQuery:
-            raise NoSuchPicture(row_id) from None
+        vector: FloatArray = self.vectors([read_row_id(row_id)])[0]
         return vector
 
     def vectors(self, row_ids: Iterable[int] | IntArray) -> FloatArray:
-        """The vectors of pictures, in this order. Shape: (N, D) float32. Raises: InvalidQuery for an unknown row id."""
+        """The vectors of pictures, in this order, of deleted ones too. Shape: (N, D) float32. Raises: NoSuchPicture."""
         self._check_open()
         if not isinstance(row_ids, np.ndarray) or row_ids.dtype != np.int64 or row_ids.ndim != 1 or (row_ids < 0).any():
-            row_ids = read_row_ids("row_ids", row_ids)
+            row_ids = read_known_row_ids(row_ids)
         wanted, places = np.unique(np.asarray(row_ids, np.int64), return_inverse=True)
         vector_ids = np.full(len(wanted), -1, np.int64)
         for fragment in self.live_rows():
@@ -1297,7 +1297,7 @@ class Collection:
             taken[here] = segment.file.take(at)
             missing[here] = False
         if missing[back].any():
-            raise InvalidQuery(no_picture(int(np.asarray(row_ids)[missing[back[places]]][0])))
+            raise NoSuchPicture(int(np.asarray(row_ids)[missing[back[places]]][0]))
         found: FloatArray = taken[back[places]]
         return found
 

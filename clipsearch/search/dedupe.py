@@ -4,8 +4,9 @@ Four steps. The hashes of the index propose: pictures that differ in NEAR_BITS a
 CANDIDATE_COSINE near, unless their hashes are known and differ in more than FAR_BITS. Pixels decide (`looks`): pictures
 of a series, of which a part moved, are other pictures, and so are pages with other words, other colours, crops and
 mirror images. What is known of the files, and again their pixels, tell the original from what was made from it
-(`_Versions`). And what has anything that the original lacks is no spare copy (`_has_more`). Of files with several
-pages or frames, RAW files and what can be read in part only those of the same bytes are copies.
+(`_Versions`); where they do not, neither is a spare copy of the other. And what has anything that the original lacks
+is none (`has_more`). Times of files count only where nothing is lost with either. Of files with several pages or
+frames, RAW files and what can be read in part only those of the same bytes are copies.
 
 docs/query.md has what this finds, and what it leaves.
 """
@@ -26,7 +27,7 @@ import numpy.typing as npt
 from clipsearch.errors import UnreadablePicture
 from clipsearch.filenames import to_bytes
 from clipsearch.pictures.images import PictureFile
-from clipsearch.pictures.lineage import Lineage, is_enlarged, original_of
+from clipsearch.pictures.lineage import Lineage, is_enlarged, original_of, resized_from
 from clipsearch.places import is_address
 from clipsearch.records import ImageRecord, IntArray
 from clipsearch.search.collection import Collection
@@ -76,8 +77,13 @@ class Copy:
         return self.record.metadata.format in _LOSSLESS
 
     @property
+    def names_camera(self) -> bool:
+        """Whether the file says which camera took it. Programs that write a date of their own do not."""
+        return self.record.metadata.camera is not None
+
+    @property
     def says_camera(self) -> bool:
-        """Whether the file has what cameras write, which most programs drop."""
+        """Whether the file has anything that cameras write, which most programs drop."""
         metadata = self.record.metadata
         return metadata.camera is not None or (metadata.date_source or "").startswith("exif:")
 
@@ -101,11 +107,13 @@ def find_duplicates(
     *,
     progress: Callable[[int, int], None] | None = None,
     spare: Callable[[Copy, str], None] | None = None,
+    unsure: Callable[[Copy, Copy], None] | None = None,
 ) -> list[DuplicateGroup]:
     """Every group of near-duplicates, by path of the picture to keep. Files that cannot be read are left out.
 
     No other path to a file that is kept is among the others, nor is half of a Live Photo: without it, the other half is
-    what nobody took. `spare` is told of each that was left out because it has what the better one lacks, and of what.
+    what nobody took. `spare` is told of each that was left out because it has what the better one lacks, and of what;
+    `unsure` of two of which nothing says which came first.
     """
     versions = _Versions(photos)
     pairs = _proposed(photos)
@@ -113,7 +121,12 @@ def find_duplicates(
     kept: dict[int, set[int]] = {}  # of each version, the worse ones
     for done, (one, two) in enumerate(pairs.tolist()):
         if versions.are_same(one, two):
-            better, worse = (one, two) if versions.is_better(one, two) else (two, one)
+            better = versions.better_of(one, two)
+            worse = two if better == one else one
+            if better is None:
+                if unsure is not None:
+                    unsure(versions.copy_of(one), versions.copy_of(two))
+                continue
             if worse in halves:
                 continue
             if (more := versions.has_more(worse, better)) is not None:
@@ -304,28 +317,39 @@ class _Versions:
             return None if _original_of(better, worse) == "first" else "pixels that were saved without loss"
         return None
 
-    def is_better(self, one_id: int, two_id: int) -> bool:
-        """Whether the first of two versions is the original, as far as can be told, or else the better one.
+    def better_of(self, one_id: int, two_id: int) -> int | None:
+        """Which of two versions is the original, or as good; None where nothing says so.
 
-        More pixels, unless they are not finer than those of the other, and nothing says that they came first. Of as
-        many: what names a camera; what the other was saved from, as its pixels tell; what is older; more bytes.
+        Of the same bytes or pixels: what says more of a camera, has more bytes, or is older. Of as many other pixels:
+        what the other was saved from, as its pixels tell, or what alone names a camera, unless pixels say the
+        contrary. Else the larger one, unless it has no more detail: then only what the other was made from.
         """
         one, two = self._file(one_id), self._file(two_id)
         assert one is not None
         assert two is not None
-        if not one.has_bytes_of(two):
-            one_look, two_look = self._look(one), self._look(two)
-            assert one_look is not None
-            assert two_look is not None
-            if one_look.size != two_look.size:
-                first_is_larger = bool(np.prod(one_look.size) > np.prod(two_look.size))
-                large, small = (one, two) if first_is_larger else (two, one)
-                return first_is_larger != (not _came_first(large, small) and _is_enlarged(large, small))
-            if one.says_camera == two.says_camera and (original := _original_of(one, two)) is not None:
-                return original == "first"
-            if _came_first(one, two) or _came_first(two, one):
-                return _came_first(one, two)
-        return one.rank < two.rank
+        if one.has_bytes_of(two):
+            return one_id if one.rank < two.rank else two_id
+        one_look, two_look = self._look(one), self._look(two)
+        assert one_look is not None
+        assert two_look is not None
+        if one_look.size != two_look.size:
+            first_is_larger = bool(np.prod(one_look.size) > np.prod(two_look.size))
+            large_id, small_id = (one_id, two_id) if first_is_larger else (two_id, one_id)
+            large, small = (one, two) if first_is_larger else (two, one)
+            told = _of_sizes(large, small)
+            if told is None and large.names_camera != small.names_camera:
+                told = "first" if large.names_camera else "second"
+            return None if told is None else large_id if told == "first" else small_id
+        told = _original_of(one, two)
+        if one.names_camera != two.names_camera:
+            other = "second" if one.names_camera else "first"
+            return None if told == other else one_id if one.names_camera else two_id
+        is_one_format = one.record.metadata.format == two.record.metadata.format
+        if told == "same" and not (is_one_format or (one.is_lossless and two.is_lossless)):
+            return None  # a PNG of a WebP, and a WebP without loss of a PNG
+        if told == "same":
+            return one_id if (not one.says_camera, *one.rank) < (not two.says_camera, *two.rank) else two_id
+        return None if told is None else one_id if told == "first" else two_id
 
     def copy_of(self, row_id: int) -> Copy:
         """A picture that was found to be the same as another."""
@@ -373,7 +397,7 @@ class _File(Copy):
 
     @property
     def rank(self) -> tuple[bool, int, int, int, str]:
-        """Less is better, where pixels and metadata do not tell."""
+        """Less is better, of files that show the same to the pixel."""
         return self.is_link, -self.size_bytes, self.date_us, self.mtime_us, self.path
 
     def copy(self, sharpness: float) -> Copy:
@@ -421,28 +445,22 @@ def _has_more(worse: _File, better: _File) -> str | None:
     return next((what for what, is_there in written if not is_there), None)
 
 
-def _came_first(one: _File, two: _File) -> bool:
-    """Whether the files, not their pixels, say that the first is the original."""
-    if one.says_camera != two.says_camera:
-        return one.says_camera
-    for first, second in ((one.date_us, two.date_us), (one.mtime_us, two.mtime_us)):
-        if first != second:
-            return first < second
-    return False
-
-
-def _is_enlarged(large: _File, small: _File) -> bool:
+def _of_sizes(large: _File, small: _File) -> Lineage:
+    """Which of two versions of other sizes has what the other was made from: the larger one, if it has more detail."""
     try:
         with PictureFile(large.path) as one, PictureFile(small.path) as two:
-            return is_enlarged(one.open(), two.open())
+            if not is_enlarged(one.open(), two.open()):
+                return "first"
+            told = resized_from(two.stored(), one.stored())
     except (UnreadablePicture, OSError):
-        return False
+        return None
+    return None if told is None else "second" if told == "first" else "first"
 
 
 def _original_of(one: _File, two: _File) -> Lineage:
     try:
         with PictureFile(one.path) as first, PictureFile(two.path) as second:
-            return original_of((first.open(), first.steps()), (second.open(), second.steps()))
+            return original_of(first.stored(), second.stored())
     except (UnreadablePicture, OSError):
         return None
 

@@ -42,7 +42,7 @@ from clipsearch.filenames import readable, safe, to_bytes
 from clipsearch.folding import fold_name
 from clipsearch.places import is_address
 from clipsearch.query import Query
-from clipsearch.query.arguments import read_count, read_place, read_row_id, read_row_ids, shown
+from clipsearch.query.arguments import read_count, read_known_row_ids, read_place, read_row_id, shown
 from clipsearch.records import FloatArray, FoundIn, Hit, ImageRecord, IntArray, Line, Manifest, ModelRef, TagRef
 from clipsearch.search.collection import Collection, open_collection
 from clipsearch.search.embedding import Encoder as ModelEncoder
@@ -293,10 +293,13 @@ class Together(Collection):
     def vectors(self, row_ids: Any) -> FloatArray:
         self._check_open()
         if not isinstance(row_ids, np.ndarray) or row_ids.dtype != np.int64 or row_ids.ndim != 1:
-            row_ids = np.array(read_row_ids("row_ids", row_ids), np.int64)
+            row_ids = np.array(read_known_row_ids(row_ids), np.int64)
         found: FloatArray = np.empty((len(row_ids), self.manifest.model.dim), np.float32)
         for part, own in self._divided(row_ids):
-            found[own] = self._of(part, lambda photos, own=own, by=part.by: photos.vectors(row_ids[own] - by))  # type: ignore[misc]
+            try:
+                found[own] = self._of(part, lambda photos, own=own, by=part.by: photos.vectors(row_ids[own] - by))  # type: ignore[misc]
+            except NoSuchPicture as error:
+                raise NoSuchPicture(None if error.row_id is None else error.row_id + part.by) from None
         return found
 
     def files_of(self, row_ids: IntArray) -> IntArray:

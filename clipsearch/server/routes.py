@@ -351,7 +351,7 @@ class Service:
             return self._vectors(photos, photos.vector(row_id)[None])
 
     def vectors(self, asked: messages.VectorsRequest) -> dict[str, Any]:
-        """The vectors of pictures; see `messages.EmbedAnswer`. Raises: InvalidQuery, OtherIndex."""
+        """The vectors of pictures; see `messages.EmbedAnswer`. Raises: NoSuchPicture, OtherIndex."""
         served = self.engine.index(asked.index)
         with served.lease() as photos:
             check_index(photos.identity, served.name, asked.index_id)

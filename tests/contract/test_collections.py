@@ -372,6 +372,26 @@ def test_the_errors_of_a_remote_collection_are_those_of_a_local_one(both: tuple[
             assert isinstance(here.path, str) and str(there) == str(here), name
 
 
+@pytest.mark.parametrize("bad", [999, -1, 2**70, 1.5, "x", None, True])
+def test_a_bad_row_id_has_the_same_error_alone_and_in_a_list(
+    both: tuple[Collection, RemoteCollection], bad: Any
+) -> None:
+    for photos in both:
+        with pytest.raises(ClipsearchError) as alone:
+            photos.vector(bad)
+        with pytest.raises(ClipsearchError) as listed:
+            photos.vectors([3, bad])
+        assert type(listed.value) is type(alone.value)
+        assert str(listed.value) == str(alone.value)
+
+
+def test_hits_of_both_doors_come_back_from_what_they_tell(both: tuple[Collection, RemoteCollection]) -> None:
+    for photos in both:
+        for hit in photos.search("red", 5, unique=True):
+            assert Hit.from_dict(hit.to_dict()).to_dict() == hit.to_dict()
+            assert Hit.from_dict(hit.to_dict(whole=True, exact=True)) == hit
+
+
 def test_a_picture_whose_place_is_a_folder_now_is_refused_alike(both: tuple[Collection, RemoteCollection]) -> None:
     (both[0].root / both[0].record(4).path).mkdir()
     told = set()

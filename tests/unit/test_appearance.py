@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 import unicodedata
 from pathlib import Path
@@ -287,6 +288,37 @@ def test_drawings_and_products_on_white() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("angle", [0, 45])
+def test_an_engraving_is_no_document(angle: int) -> None:
+    """Hatched all over, on paper, as its strokes go."""
+    page = Image.new("RGB", (1200, 900), (246, 242, 232))
+    draw, rng = ImageDraw.Draw(page), random.Random(3)
+    for _ in range(5000):
+        x, y, length = rng.gauss(600, 220), rng.gauss(450, 170), rng.randrange(10, 40)
+        lean = math.radians(angle + rng.gauss(60, 25))
+        draw.line((x, y, x + length * math.cos(lean), y + length * math.sin(lean)), fill=(30, 28, 25), width=2)
+    assert "document" not in traits(page)
+    assert "document" not in traits(as_jpeg(page))
+
+
+def test_small_jpegs_are_photos() -> None:
+    """Saved as JPEG, a product of 60 by 80 pixels is as flat and hard as a drawing."""
+    wallet = Image.new("RGB", (60, 80), "white")
+    ImageDraw.Draw(wallet).rectangle((8, 25, 52, 55), fill=(120, 60, 30), outline=(40, 20, 10))
+    assert "photo" in traits(as_jpeg(wallet))
+    assert "drawing" in traits(wallet.resize((240, 320), Image.Resampling.NEAREST), lossless=True)
+
+
+@pytest.mark.parametrize("tone", [(200, 30, 60), (110, 50, 160), (220, 110, 20)])
+def test_one_strong_hue_is_a_colour(tone: tuple[int, int, int]) -> None:
+    """A product in one colour on white; and a scene in the light of a sunset, a red stage, or under water."""
+    light = ImageOps.colorize(photo("astronaut").convert("L"), (0, 0, 0), tone)
+    assert "monochrome" not in traits(as_jpeg(light))
+    bag = Image.new("RGB", (300, 400), "white")
+    bag.paste(light.resize((180, 180)), (60, 110))
+    assert "monochrome" not in traits(as_jpeg(bag))
+
+
 def test_transparency_is_of_the_file(tmp_path: Path) -> None:
     image = photo("coffee").convert("RGBA")
     image.save(tmp_path / "opaque.png")

@@ -84,6 +84,12 @@ def test_what_a_program_of_ours_is_told_is_the_whole_record(
     moving = None if clip is None else Hit(1, 0.25, clip.path, clip, (), 0.5, "maybe")
     whole = Hit(1, 0.5, record.path, record, folded, 0.9, "strong", (Line("é", (0, 1, 2, 3), 0.5),), None, moving)
     assert Hit.from_dict(json.loads(json.dumps(whole.to_dict(whole=True)))) == whole
+    for exact in (False, True):
+        told = json.loads(json.dumps(whole.to_dict(exact=exact)))
+        again = Hit.from_dict(told)
+        assert again.to_dict(exact=exact) == told
+        assert again.record.traits == 0
+        assert again.path == whole.path
 
 
 def test_every_field_of_a_record_is_told_or_kept() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import random
 import re
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,6 @@ SINCE_2020 = Range("date", 1_577_836_800_000_000, None)
         "cats and dogs, not birds",
         "dog (small) :)",
         "(a (b",
-        'a sign that says "stop"',
         'a 12" vinyl',
         "http://example.org/x.jpg",
         "either/or",
@@ -241,7 +241,8 @@ def test_a_query_has_a_length() -> None:
 
 @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), min_size=1).map(" ".join))
 def test_words_and_numbers_are_always_a_sentence(sentence: str) -> None:
-    assert parse_query(sentence).terms == (Term("text", sentence.strip()),)
+    plain = re.sub(r"[\uff01-\uff5e]", lambda match: unicodedata.normalize("NFKC", match[0]), sentence.strip())
+    assert parse_query(sentence).terms == (Term("text", plain),)
 
 
 PIECES = [

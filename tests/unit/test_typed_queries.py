@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import clipsearch
 from clipsearch.encoder.names import load_encoder
 from clipsearch.errors import ClipsearchError
+from clipsearch.pictures.formats import FORMATS
 from clipsearch.query import Query, parse_query
 from clipsearch.query.hints import hints
 from clipsearch.search.collection import Collection
@@ -166,6 +167,15 @@ def test_what_is_offered_can_be_asked_keeps_the_rest_and_comes_to_an_end(text: s
 def test_times_that_count_from_today(query: str, filters: str | None) -> None:
     lines = hints(parse_query(query), datetime.date(2024, 3, 1))
     assert [line.partition("write: ")[2] for line in lines] == ([] if filters is None else [filters])
+
+
+def test_names_of_all_formats_are_known_for_what_they_are() -> None:
+    for endings in (kind.extensions.split() for kind in FORMATS):
+        for ending in endings:
+            (line,) = hints(parse_query(f"IMG_1234.{ending.upper()}"))
+            assert f"write: name:IMG_1234.{ending.upper()}" in line
+            (near,) = parse_query(f"type:{ending}").offers
+            assert f"Did you mean ext:{ending}" in near
 
 
 @pytest.mark.parametrize(
