@@ -1150,12 +1150,12 @@ class _Run:
         """Of the rows with a content, the one that `file` most likely was: itself, one that vanished, or any."""
         if content_hash is None:
             return None
+        for row in self.catalog.at_place(file.path, file.member):
+            if self.catalog.record(row).content_hash == content_hash and self._is_useful(row):
+                return row
         rows = [row for row in self.catalog.with_content(_key(content_hash)) if self._is_useful(row)]
         if not rows:
             return None
-        for row in rows:
-            if self.catalog.record(row).place == file.place:
-                return row
         return next((row for row in rows if row in self._vanished and row not in self._gone), rows[0])
 
     def _is_useful(self, row: int) -> bool:

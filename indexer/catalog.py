@@ -239,15 +239,20 @@ class Catalog:
 
     def of_same_files(self, chosen: BoolArray) -> BoolArray:
         """`chosen` and all other rows of the same files. Shape: (N,) bool, by number."""
-        doubled = np.flatnonzero(self._firsts[1:] == self._firsts[:-1])
-        doubled = doubled[self._seconds[doubled + 1] == self._seconds[doubled]]
-        if not len(doubled):
+        firsts, seconds, numbers = self._firsts, self._seconds, self._by_path
+        like_before = firsts[1:] == firsts[:-1]
+        if not like_before.any():
             return chosen
-        chosen = chosen.copy()
-        for at in doubled.tolist():
-            both = self.same_path(np.array([self._firsts[at], self._seconds[at]]))
-            chosen[both] = chosen[both].any()
-        return chosen
+        same = like_before & (seconds[1:] == seconds[:-1])
+        if (same != like_before).any():  # two paths that are alike in the half by which they are sorted
+            order = np.lexsort((seconds, firsts))
+            firsts, seconds, numbers = firsts[order], seconds[order], numbers[order]
+            same = (firsts[1:] == firsts[:-1]) & (seconds[1:] == seconds[:-1])
+        starts = np.flatnonzero(np.concatenate([[True], ~same]))
+        lengths = np.diff(starts, append=len(numbers))
+        found = np.empty(len(numbers), bool)
+        found[numbers] = np.repeat(np.logical_or.reduceat(chosen[numbers], starts), lengths)
+        return found
 
     def paths_by_number(self) -> IntArray:
         """What the rows' paths are known by, by number. Shape: (N, 2) int64."""

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from collections import Counter
 from contextlib import suppress
 from decimal import Decimal
 from operator import attrgetter
@@ -47,6 +48,7 @@ from clipsearch.errors import (
     UnreadablePicture,
 )
 from clipsearch.indexer.build import IndexOptions, IndexReport, Progress, index_folder
+from clipsearch.indexer.catalog import Catalog
 from clipsearch.indexer.compact import compact
 from clipsearch.indexer.plan import plan_index
 from clipsearch.indexer.repair import repair
@@ -693,6 +695,30 @@ def test_hard_links_in_a_tar_are_the_pictures_that_they_link_to(tmp_path: Path, 
     boat = (jpeg(0), "a red boat")
     assert found == {"a.jpg": boat, "b.jpg": boat, "c.jpg": (jpeg(0), None), "d.jpg": (jpeg(1), None)}
     assert run(tmp_path / "x.tar", encoder).generation == report.generation
+
+
+@pytest.mark.slow
+def test_an_archive_with_many_pictures_is_compared_in_one_pass(
+    tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "x.tar", {f"{number}.jpg": jpeg(number % 3) for number in range(300)})
+    report = run(tmp_path / "x.tar", encoder)
+    looked: Counter[str] = Counter()
+    for name in ("same_path", "with_content", "record"):
+        method = getattr(Catalog, name)
+
+        def counted(self: Catalog, *asked: Any, name: str = name, method: Any = method) -> Any:
+            looked[name] += 1
+            return method(self, *asked)
+
+        monkeypatch.setattr(Catalog, name, counted)
+    assert run(tmp_path / "x.tar", encoder).generation == report.generation
+    assert looked["same_path"] + looked["record"] < 30
+    os.utime(tmp_path / "x.tar", ns=(1, 1))
+    again = run(tmp_path / "x.tar", encoder)
+    assert (again.encoded, again.touched, again.pictures) == (0, 300, 300)
+    assert looked["with_content"] < 30
+    assert looked["record"] < 10 * 300
 
 
 def test_a_copy_of_a_picture_says_what_its_own_archive_says(photos: Path, encoder: FakeEncoder) -> None:
