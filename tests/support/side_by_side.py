@@ -130,7 +130,10 @@ class SideBySide:
                 with contextlib.suppress(ImportError):
                     import_with_sleeping_threads(name)
             if "torch" not in left_out:
-                _make_tables()
+                with contextlib.suppress(ImportError):
+                    from tests.support.open_clip_models import know_operators
+
+                    know_operators()
             strategies.text().validate()  # what Hypothesis makes for the first test that has it: seconds of work
             _get_local_constants()
         gc.freeze()
@@ -379,14 +382,6 @@ class _Runner:
                 warning_message.lineno,
             )
             self._tell("warning", {"warning_message": told, "when": when, "nodeid": nodeid, "location": location})
-
-
-def _make_tables() -> None:
-    """What PyTorch's exporter makes for the first tower that a process exports: a second of work."""
-    with contextlib.suppress(ImportError):
-        from tests.support import open_clip_models
-
-        open_clip_models.ONNXRegistry.from_torchlib()
 
 
 def _resident_bytes() -> int:
