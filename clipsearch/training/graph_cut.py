@@ -98,6 +98,7 @@ def pooled_features(model: Any, feed: dict[str, npt.NDArray[Any]], output: str) 
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in cuts if name not in known)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # others would spin, for two inputs
     # Optimisation could fold a cut away.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -11,6 +11,7 @@ What is decided when Python starts needs a process of its own: locales, closed s
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import json
 import os
@@ -196,7 +197,11 @@ def _run(server: Server, arguments: Sequence[str | Path], env: Mapping[str, str]
 _REAL = (
     "onnxruntime tokenizers clipsearch.encoder.onnx clipsearch.cli.classify clipsearch.cli.eval clipsearch.cli.models"
 )
-_TRAINS = "torch clipsearch.cli.train clipsearch.training.run clipsearch.training.heads"
+_TRAINS = (
+    "torch torch._dynamo onnx clipsearch.cli.train clipsearch.training.run clipsearch.training.heads "
+    "clipsearch.training.interpolation clipsearch.training.loop clipsearch.training.methods clipsearch.training.verdict"
+)
+_DRAWS = "matplotlib.backends.backend_agg matplotlib.figure"
 _BOTH = (
     "pandas pyarrow.compute pyarrow.parquet PIL.Image numpy.ma numpy.random tarfile "  # pyarrow uses pandas where it is
     "clipsearch.cli.app clipsearch.cli.index clipsearch.cli.query clipsearch.cli.status clipsearch.cli.verify "
@@ -219,6 +224,9 @@ def _serve(requests: socket.socket, *, real: bool, trains: bool, forks: decoders
         fake_main.prepare()
     for name in f"{_BOTH} {_REAL if real else ''} {_TRAINS if trains else ''}".split():
         import_module(name)
+    for name in _DRAWS.split() if trains else ():
+        with contextlib.suppress(ImportError):
+            import_module(name)
 
     if trains and not breadth.ALL:  # a tenth of the general sentences, which a run encodes before it begins
         from clipsearch.training import methods, sentences

@@ -18,6 +18,12 @@ from clipsearch.records import PixelArray
 # The exporter reads its table of operators, which no export changes, from sources: for each tower, a fifth of its time.
 ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
+
+def know_operators() -> None:
+    """Read that table now, for all processes that are forked from this one: a second of work."""
+    ONNXRegistry.from_torchlib()
+
+
 _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 SMALL_VIT: dict[str, Any] = {
     "embed_dim": 64,

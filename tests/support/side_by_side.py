@@ -20,7 +20,6 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +29,7 @@ import pytest
 from hypothesis import strategies
 from hypothesis.internal.conjecture.providers import _get_local_constants
 
+from clipsearch.cores import import_with_sleeping_threads
 from tests.support import commands
 
 LONGEST = (
@@ -128,7 +128,12 @@ class SideBySide:
                 commands.shared(real=True, trains=True)
             for name in f"{NEEDED} {'' if 'torch' in left_out else TORCH}".split():
                 with contextlib.suppress(ImportError):
-                    import_module(name)
+                    import_with_sleeping_threads(name)
+            if "torch" not in left_out:
+                with contextlib.suppress(ImportError):
+                    from tests.support.open_clip_models import know_operators
+
+                    know_operators()
             strategies.text().validate()  # what Hypothesis makes for the first test that has it: seconds of work
             _get_local_constants()
         gc.freeze()

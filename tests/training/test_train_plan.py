@@ -17,7 +17,7 @@ from clipsearch.pairs.reading import Pair, PairSet, open_pairs
 from clipsearch.training.order import Order
 from clipsearch.training.plan import FEWEST_STEPS, plan
 from clipsearch.training.readable import readable_pairs
-from clipsearch.training.residual import Residual
+from clipsearch.training.residual import Residual, _principal
 from clipsearch.training.run import Request, _Pairs
 from clipsearch.training.run import train as train_run
 from clipsearch.training.sameness import check_variety, numbered, same_pictures
@@ -243,6 +243,19 @@ def test_a_gate_of_few_captions_can_be_computed(kinds: int) -> None:
     assert bool((rounded - residual.gate(x)).abs().max() < 0.05)
     other = (3 * torch.randn(20, 96, generator=rng) - residual.mean) / residual.scale
     assert bool((residual.gate(other) < 0.01).all())
+
+
+@pytest.mark.parametrize("copies", [1, 3], ids=["fewer rows than features", "more"])
+def test_principal_directions_are_those_of_the_covariance(copies: int) -> None:
+    """Each row several times has the same covariance, and is taken by the other way."""
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(40, 96, generator=rng, dtype=torch.double) * torch.linspace(3, 0.1, 96, dtype=torch.double)
+    variances = torch.linalg.svdvals(rows).square() / 40
+    directions, leading, others = _principal(rows.repeat(copies, 1), 4)
+    torch.testing.assert_close(leading, variances[:4])
+    assert others == pytest.approx(float(variances[4:].sum()) / 92)
+    torch.testing.assert_close(directions.T @ directions, torch.eye(4, dtype=torch.double))
+    torch.testing.assert_close(rows.T @ (rows @ directions) / 40, directions * leading)
 
 
 def white_in_the_middle(folder: Path, many: int) -> Path:

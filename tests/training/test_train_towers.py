@@ -95,6 +95,7 @@ def test_every_method_overfits_32_pairs(kind: str, method: Any, tmp_path: Path) 
     assert found.sum() >= PAIRS - 1  # merged weights round differently on other processors
 
 
+@pytest.mark.usefixtures("shared_cache")
 @pytest.mark.parametrize("method", ["heads", "full"])
 def test_a_picture_under_two_names_is_measured_as_one(method: Any, tmp_path: Path) -> None:
     folder = write_pairs(tmp_path / "pairs", 8)

@@ -178,6 +178,7 @@ def test_a_collection_says_where(photos: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")
 def test_the_command(tmp_path: Path) -> None:
     drawings().save(tmp_path / "sheet.png")
     done = run("where", "a drawing of an elephant", "sheet.png", "-o", "map.png", "--json", folder=tmp_path)
@@ -208,6 +209,7 @@ def test_a_map_overwrites_nothing(photos: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")
 def test_the_command_shows_pictures_of_archives(tmp_path: Path) -> None:
     data = io.BytesIO()
     picture(1, size=(64, 48)).save(data, "PNG")
@@ -221,6 +223,7 @@ def test_the_command_shows_pictures_of_archives(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")
 def test_the_command_names_the_page_with_the_box(tmp_path: Path) -> None:
     pytest.importorskip("pypdfium2")
     (tmp_path / "scan.pdf").write_bytes(coloured([COLOURS[name] for name in ("red", "blue", "green")]))
