@@ -14,11 +14,9 @@ import atexit
 import gc
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +24,11 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from tests.support import breadth, decoders, faults
 from tests.support.faults import environment
+from tests.support.forking import Forker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 180.0
@@ -198,7 +197,7 @@ _REAL = (
 )
 _TRAINS = "torch clipsearch.cli.train clipsearch.training.run clipsearch.training.heads"
 _BOTH = (
-    "pandas pyarrow.compute pyarrow.parquet PIL.Image numpy.ma numpy.random tarfile "  # pyarrow uses pandas where it is
+    "pyarrow.compute pyarrow.parquet PIL.Image numpy.ma numpy.random tarfile "
     "clipsearch.cli.app clipsearch.cli.index clipsearch.cli.query clipsearch.cli.status clipsearch.cli.verify "
     "clipsearch.cli.output clipsearch.daemon.client clipsearch.indexer.api "
     "clipsearch.indexer.build clipsearch.indexer.compact clipsearch.indexer.repair clipsearch.indexer.status "
@@ -228,59 +227,36 @@ def _serve(requests: socket.socket, *, real: bool, trains: bool, forks: decoders
     forks.begin()
     vars(import_module("clipsearch.pictures.pool"))["subprocess"] = decoders.as_subprocess(forks)
     gc.freeze()  # no command is to look through it, and so to copy it
-    while True:
-        word, fds, _, _ = socket.recv_fds(requests, 1, 1)
-        decoders.bury_the_dead()
-        if not word:
+    forker = Forker(requests)
+
+    def begin(_: bytes, fds: list[int]) -> None:
+        (client,) = fds
+        with open(client, "rb", closefd=False) as asked:
+            body = asked.read()
+        if not body:  # whoever asked has been killed
+            os.close(client)
             return
-        if os.fork() == 0:
-            requests.close()
-            _keep(socket.socket(fileno=fds[0]))
-        os.close(fds[0])
+        request = json.loads(body)
+        out, err = (os.memfd_create(name) for name in ("out", "err"))
+
+        def ended(status: int, timed_out: bool) -> None:
+            texts = [os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "surrogateescape") for fd in (out, err)]
+            answer = {"status": status, "out": texts[0], "err": texts[1], "timed_out": timed_out}
+            with open(client, "wb", closefd=False) as told:
+                told.write(json.dumps(answer).encode("ascii"))
+
+        forker.fork(
+            lambda: _be_the_command(request, out, err),
+            ended,
+            keeps=[client, out, err],
+            gives=[out, err],
+            timeout_s=request["timeout"],
+        )
+
+    forker.serve(begin, size_bytes=1, most_fds=1)
 
 
-def _keep(client: socket.socket) -> None:
-    """Run the command that `client` asks for, and answer."""
-    try:
-        request = json.loads(b"".join(iter(lambda: client.recv(1 << 16), b"")))
-        client.sendall(json.dumps(_answer(request, client)).encode("ascii"))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(0)
-
-
-def _answer(request: dict[str, Any], client: socket.socket) -> dict[str, Any]:
-    out, err = (os.memfd_create(name) for name in ("out", "err"))
-    pid = os.fork()
-    if pid == 0:
-        client.close()
-        _be_the_command(request, out, err)
-    deadline = time.monotonic() + request["timeout"]
-    timed_out, pause_s = False, 0.002
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            break
-        if time.monotonic() > deadline:
-            timed_out = True
-            os.kill(pid, signal.SIGKILL)
-            deadline += 60
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.1, 0.03)
-    texts = []
-    for fd in (out, err):
-        texts.append(os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "surrogateescape"))
-        os.close(fd)
-    return {
-        "status": os.waitstatus_to_exitcode(status),
-        "out": texts[0],
-        "err": texts[1],
-        "timed_out": timed_out,
-    }
-
-
-def _be_the_command(request: dict[str, Any], out: int, err: int) -> None:
+def _be_the_command(request: dict[str, Any], out: int, err: int) -> NoReturn:
     status = 70
     try:
         os.dup2(out, 1)
