@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -193,16 +194,24 @@ def _run(server: Server, arguments: Sequence[str | Path], env: Mapping[str, str]
 
 
 _REAL = (
-    "onnxruntime tokenizers clipsearch.encoder.onnx clipsearch.cli.classify clipsearch.cli.eval clipsearch.cli.models"
+    "onnxruntime tokenizers clipsearch.encoder.onnx clipsearch.cli.classify clipsearch.cli.eval clipsearch.cli.models "
+    "clipsearch.encoder.choices clipsearch.encoder.int8 clipsearch.encoder.precision clipsearch.encoder.quiet "
+    "clipsearch.encoder.rankings clipsearch.encoder.runs clipsearch.encoder.static"
 )
-_TRAINS = "torch clipsearch.cli.train clipsearch.training.run clipsearch.training.heads"
+_TRAINS = (
+    "torch torch._dynamo onnx safetensors.torch matplotlib.figure matplotlib.backends.backend_agg "
+    "clipsearch.cli.train clipsearch.training.run clipsearch.training.heads clipsearch.training.loop "
+    "clipsearch.training.interpolation clipsearch.training.distributed"
+)
 _BOTH = (
     "pyarrow.compute pyarrow.parquet PIL.Image numpy.ma numpy.random tarfile "
     "clipsearch.cli.app clipsearch.cli.index clipsearch.cli.query clipsearch.cli.status clipsearch.cli.verify "
     "clipsearch.cli.output clipsearch.daemon.client clipsearch.indexer.api "
     "clipsearch.indexer.build clipsearch.indexer.compact clipsearch.indexer.repair clipsearch.indexer.status "
     "clipsearch.indexer.verify clipsearch.pictures.images clipsearch.pictures.tiff clipsearch.search.collection "
-    "clipsearch.search.concepts clipsearch.search.confidence clipsearch.search.filters clipsearch.store.tags"
+    "clipsearch.search.concepts clipsearch.search.confidence clipsearch.search.filters clipsearch.store.tags "
+    "clipsearch.query.heads clipsearch.query.hints clipsearch.query.rewriting clipsearch.query.spelling "
+    "clipsearch.search.live"
 )
 """What is imported before anything is forked."""
 
@@ -217,7 +226,8 @@ def _serve(requests: socket.socket, *, real: bool, trains: bool, forks: decoders
 
         fake_main.prepare()
     for name in f"{_BOTH} {_REAL if real else ''} {_TRAINS if trains else ''}".split():
-        import_module(name)
+        if find_spec(name.partition(".")[0]):  # not every extra is there
+            import_module(name)
 
     if trains and not breadth.ALL:  # a tenth of the general sentences, which a run encodes before it begins
         from clipsearch.training import methods, sentences
