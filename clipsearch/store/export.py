@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipsearch.records import Manifest, ModelRef
-from clipsearch.store.arrow import from_numbers
+from clipsearch.store.arrow import from_numbers, to_numbers
 from clipsearch.store.fragments import BATCH_ROWS, MODEL_KEY, read_pictures, record_schema, to_table
 from clipsearch.store.rows import open_live_rows
 
@@ -59,7 +59,7 @@ def picture_table(index_dir: Path, manifest: Manifest, *, vectors: bool = True) 
 
     schema = picture_schema(manifest.model, vectors=vectors)
     table = pa.Table.from_batches(picture_batches(index_dir, manifest, vectors=vectors), schema)
-    row_ids = table.column("row_id").to_numpy()
+    row_ids = to_numbers(table.column("row_id"))
     if (np.diff(row_ids) > 0).all():
         return table
     order = np.argsort(row_ids, kind="stable")

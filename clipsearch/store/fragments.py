@@ -31,7 +31,7 @@ from clipsearch.records import (
     PictureMetadata,
     Segment,
 )
-from clipsearch.store.arrow import from_numbers, to_array
+from clipsearch.store.arrow import from_numbers, to_array, to_numbers
 from clipsearch.store.files import HashingFile, verify_file
 from clipsearch.store.hashes import hash_keys, hash_texts
 from clipsearch.store.manifest import is_of_format_1
@@ -305,10 +305,10 @@ def _to_block(table: pa.Table, dim: int) -> VectorBlock:
     parts: list[np.ndarray[Any, Any]] = []
     for chunk in table.column("vector").chunks:
         values = chunk.flatten() if isinstance(chunk, pa.FixedSizeListArray) else chunk.values
-        parts.append(np.asarray(values, np.float32).reshape(-1, dim))
+        parts.append(np.asarray(to_numbers(values), np.float32).reshape(-1, dim))
     vectors = np.concatenate(parts) if parts else np.empty((0, dim), np.float32)
     return VectorBlock(
-        np.asarray(ids.to_numpy(), np.int64), hash_keys(table.column("content_hash").to_pylist()), vectors
+        np.asarray(to_numbers(ids), np.int64), hash_keys(table.column("content_hash").to_pylist()), vectors
     )
 
 

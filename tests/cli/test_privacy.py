@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -62,6 +63,9 @@ class Session:
         done = subprocess.run(self.command(*arguments), capture_output=True, text=True, env=self.environment)
         assert done.returncode in codes, done.stdout + done.stderr
         return done.stdout
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.command(*arguments), stderr=subprocess.PIPE, env=self.environment)
 
     def run_all(self, *lines: Words, codes: tuple[int, ...] = (0,)) -> None:
         """Several commands, in one Python: all that importing them reaches is seen, too."""
@@ -172,40 +176,45 @@ def test_a_command_that_is_told_no_model_asks_no_hub(session: Session, tmp_path:
     assert "huggingface.co" in session.seen.read_text()
 
 
+def free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as open_ones:
+        sockets = [open_ones.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def ask(address: str, body: object = None) -> bytes:
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(address, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return bytes(answer.read())
+
+
 @pytest.mark.slow
 def test_servers_and_the_daemon_reach_nobody(session: Session, indexed: Path) -> None:
     """With thumbnails, an uploaded picture the page, and Gradio's endpoints."""
     session.run("query", "waves", "--all", "--daemon", "auto", "--index", indexed)
-    for command in (["serve"], ["ui", "--no-browser"]):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        server = subprocess.Popen(
-            session.command(*command, "--index", indexed, "--port", str(port)),
-            stderr=subprocess.PIPE,
-            env=session.environment,
-        )
-
-        def ask(path: str, body: object = None, *, at: str = f"http://127.0.0.1:{port}") -> bytes:
-            data = None if body is None else json.dumps(body).encode()
-            asked = urllib.request.Request(at + path, data, {"content-type": "application/json"})
-            with urllib.request.urlopen(asked, timeout=60) as answer:
-                return bytes(answer.read())
-
+    servers = [
+        (session.start(*command, "--index", indexed, "--port", str(port)), f"http://127.0.0.1:{port}")
+        for command, port in zip((["serve"], ["ui", "--no-browser"]), free_ports(2), strict=True)
+    ]
+    for server, address in servers:
         deadline = time.monotonic() + 120
         while True:
             try:
-                ask("/healthz")
+                ask(f"{address}/healthz")
                 break
             except OSError:
                 assert server.poll() is None and time.monotonic() < deadline
                 time.sleep(0.1)
-        found = json.loads(ask("/v1/search", {"query": "waves", "all": True}))["hits"]
-        ask(f"/v1/images/{found[0]['row_id']}/thumbnail")
-        if command[0] == "ui":
-            ask("/")
-            assert "/search" in json.loads(ask("/gradio_api/info"))["named_endpoints"]
-        time.sleep(6)  # the picture warm-up, and what threads do when nobody looks
+        found = json.loads(ask(f"{address}/v1/search", {"query": "waves", "all": True}))["hits"]
+        ask(f"{address}/v1/images/{found[0]['row_id']}/thumbnail")
+    _, page = servers[-1]
+    ask(f"{page}/")
+    assert "/search" in json.loads(ask(f"{page}/gradio_api/info"))["named_endpoints"]
+    time.sleep(6)  # the picture warm-up, and what threads do when nobody looks
+    for server, _ in servers:
         server.terminate()
         server.communicate(timeout=60)
     session.check()
@@ -239,25 +248,17 @@ def test_training_that_is_told_no_model_and_its_pictures_reach_nobody(session: S
 def test_training_processes_reach_only_each_other(new_session: Session) -> None:
     session = new_session
     pytest.importorskip("torch")
-    program = (
-        "import torch\nfrom clipsearch.training.distributed import gather, joined\n"
+    session.environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]), "WORLD_SIZE": "2"}
+    said = session.python(  # the two are forked from one that has imported PyTorch
+        "import os, torch\nfrom clipsearch.training.distributed import gather, joined\n"
         "from clipsearch.training.world import world_of_environment\n"
+        "other = os.fork()\n"
+        "os.environ['RANK'] = os.environ['LOCAL_RANK'] = '0' if other else '1'\n"
         "with joined(world_of_environment(), torch.device('cpu')) as world:\n"
-        "    print(gather(torch.ones(1) * world.rank).tolist())"
+        "    os.write(1, f'{gather(torch.ones(1) * world.rank).tolist()}\\n'.encode())\n"
+        "assert not other or os.waitpid(other, 0)[1] == 0"
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**session.environment, **own, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [rank.communicate(timeout=120)[0] for rank in ranks] == ["[0.0, 1.0]\n"] * 2
+    assert said == "[0.0, 1.0]\n" * 2
     session.check()
 
 

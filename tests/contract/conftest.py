@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 
 from clipsearch.archives import remote
 from tests.support.storage import BUCKET, Wire
+
+
+@pytest.fixture(scope="session")
+def descriptions() -> Iterator[None]:
+    """Read what describes S3 to its clients once, not for each: a quarter of a second of processor time."""
+    loaders = pytest.importorskip("botocore.loaders")
+    with pytest.MonkeyPatch.context() as patch:
+        read = loaders.JSONFileLoader.load_file
+        once = cache(lambda path: read(loaders.JSONFileLoader(), path))
+        patch.setattr(loaders.JSONFileLoader, "load_file", lambda _, path: once(path))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +36,7 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def s3(endpoint: str, descriptions: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of a server with an empty bucket, and an environment in which that server is S3."""
     boto3 = pytest.importorskip("boto3")
 

@@ -24,7 +24,7 @@ from clipsearch.search.collection import Collection
 from clipsearch.store import open_snapshot, read_writer
 from tests.support.archives import jpeg, write_tar
 from tests.support.fake_encoder import FakeEncoder
-from tests.support.storage import BUCKET, Wire
+from tests.support.storage import BUCKET, Wire, put
 
 pytest.importorskip("s3fs")
 pytestmark = pytest.mark.slow  # a server
@@ -42,8 +42,7 @@ def few_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bucket(s3: Any, wire: Wire) -> Any:
-    for number in range(PICTURES):
-        s3.put_object(Bucket=BUCKET, Key=f"a/many/{number:03d}.jpg", Body=jpeg(number))
+    put({f"a/many/{number:03d}.jpg": jpeg(number) for number in range(PICTURES)})
     return s3
 
 
@@ -61,18 +60,17 @@ def pictures(index: Path) -> int:
         return 0
 
 
-def put_tar(s3: Any, tmp_path: Path, key: str, members: dict[str, bytes]) -> None:
+def put_tar(tmp_path: Path, key: str, members: dict[str, bytes]) -> None:
     write_tar(tmp_path / "x.tar", members)
-    s3.upload_file(str(tmp_path / "x.tar"), BUCKET, f"a/{key}")
+    put({f"a/{key}": (tmp_path / "x.tar").read_bytes()})
 
 
-def put_tars(s3: Any, tmp_path: Path, many: int = 24) -> set[str]:
+def put_tars(tmp_path: Path, many: int = 24) -> set[str]:
     """Tars of two pictures each, after 10 pictures. Returns the places of all."""
-    for number in range(10):
-        s3.put_object(Bucket=BUCKET, Key=f"a/{number:03d}.jpg", Body=jpeg(number))
+    put({f"a/{number:03d}.jpg": jpeg(number) for number in range(10)})
     for number in range(many):
         members = {f"{n}.jpg": jpeg(100 + 2 * number + n) for n in range(2)}
-        put_tar(s3, tmp_path, f"t{number:03d}.tar", members)
+        put_tar(tmp_path, f"t{number:03d}.tar", members)
     return {f"{n:03d}.jpg" for n in range(10)} | {f"t{n:03d}.tar/{m}.jpg" for n in range(many) for m in range(2)}
 
 
@@ -284,8 +282,8 @@ def test_what_keeps_its_time_where_it_goes_is_not_even_fetched(
 def test_everything_gone_is_no_deletion(bucket: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder) -> None:
     index = tmp_path / "index"
     run(encoder, index)
-    for number in range(PICTURES):
-        bucket.delete_object(Bucket=BUCKET, Key=f"a/many/{number:03d}.jpg")
+    every = [{"Key": f"a/many/{number:03d}.jpg"} for number in range(PICTURES)]
+    bucket.delete_objects(Bucket=BUCKET, Delete={"Objects": every})
     bucket.put_object(Bucket=BUCKET, Key="a/notes.txt", Body=b"")
     with pytest.raises(NoPictures):
         run(encoder, index)
@@ -296,14 +294,12 @@ def test_everything_gone_is_no_deletion(bucket: Any, wire: Wire, tmp_path: Path,
 
 
 def test_a_new_index_waits_for_one_page_only(s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder) -> None:
-    for number in range(30):
-        s3.put_object(Bucket=BUCKET, Key=f"a/{number:03d}.txt", Body=b"")
+    put({f"a/{number:03d}.txt": b"" for number in range(30)})
     with pytest.raises(NoPictures):
         run(encoder, tmp_path / "index")
     assert not (tmp_path / "index").exists()
     for number in range(30):
-        write_tar(tmp_path / "x.tar", {"0.jpg": jpeg(number)})
-        s3.upload_file(str(tmp_path / "x.tar"), BUCKET, f"a/{number:03d}.tar")
+        put_tar(tmp_path, f"{number:03d}.tar", {"0.jpg": jpeg(number)})
     wire.pages = 0
     plan = plan_index(ADDRESS, encoder, index=tmp_path / "index", options=IndexOptions(workers=1, archives=True))
     assert (plan.files, wire.pages) == (60, 6)
@@ -313,7 +309,7 @@ def test_a_new_index_waits_for_one_page_only(s3: Any, wire: Wire, tmp_path: Path
 
 
 def test_archives_do_not_wait_for_the_last_page(s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder) -> None:
-    index, places = tmp_path / "index", put_tars(s3, tmp_path, 60)
+    index, places = tmp_path / "index", put_tars(tmp_path, 60)
     committed: dict[int, int] = {}
     wire.before = lambda number: committed.update({number: pictures(index)})
     report = run(encoder, index)
@@ -329,14 +325,14 @@ def test_archives_do_not_wait_for_the_last_page(s3: Any, wire: Wire, tmp_path: P
 def test_a_listing_that_fails_takes_nothing_in_archives_for_gone(
     s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
 ) -> None:
-    index, places = tmp_path / "index", put_tars(s3, tmp_path)
+    index, places = tmp_path / "index", put_tars(tmp_path)
     wire.before = lambda number: 403 if number >= 6 else None
     with pytest.raises(StorageError, match="no picture counts as deleted"):
         run(encoder, index)
     assert 10 < pictures(index) == encoder.images_encoded < len(places)
     wire.before = lambda number: None
     assert run(encoder, index).pictures == len(places)
-    put_tar(s3, tmp_path, "t001.tar", {"0.jpg": jpeg(102), "2.jpg": jpeg(900)})  # of which 1.jpg is gone
+    put_tar(tmp_path, "t001.tar", {"0.jpg": jpeg(102), "2.jpg": jpeg(900)})  # of which 1.jpg is gone
     s3.delete_object(Bucket=BUCKET, Key="a/t002.tar")
     wire.pages, wire.before = 0, lambda number: 403 if number >= 3 else None
     with pytest.raises(StorageError, match="no picture counts as deleted"):
@@ -355,7 +351,7 @@ def test_a_listing_that_fails_takes_nothing_in_archives_for_gone(
 def test_an_archive_that_moved_is_told_although_its_new_name_comes_first(
     s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
 ) -> None:
-    index, places = tmp_path / "index", put_tars(s3, tmp_path)
+    index, places = tmp_path / "index", put_tars(tmp_path)
     run(encoder, index)
     s3.copy_object(Bucket=BUCKET, Key="a/000.tar", CopySource=f"{BUCKET}/a/t020.tar")
     s3.delete_object(Bucket=BUCKET, Key="a/t020.tar")
@@ -369,7 +365,7 @@ def test_an_archive_that_moved_is_told_although_its_new_name_comes_first(
 def test_a_storage_that_goes_while_archives_are_read_is_an_error_and_no_deletion(
     s3: Any, wire: Wire, tmp_path: Path, encoder: FakeEncoder
 ) -> None:
-    index, _ = tmp_path / "index", put_tars(s3, tmp_path)
+    index, _ = tmp_path / "index", put_tars(tmp_path)
     fetched = list[str]()
     fetch = remote.Storage.fetch
 

@@ -98,7 +98,7 @@ def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
 def test_workers_killed_during_a_run_cost_no_row(cluster: Any, tmp_path: Path) -> None:
     folder, pids = tmp_path / "photos", tmp_path / "pids"
     pids.mkdir()
-    fill(folder, 120 + 60 * KILLS)
+    fill(folder, 60 + 60 * KILLS)
     rng = random.Random(3)
     killed: set[int] = set()
 
@@ -123,13 +123,13 @@ def test_workers_killed_during_a_run_cost_no_row(cluster: Any, tmp_path: Path) -
         report = run(folder, ray_executor(cluster.address, pids=pids, per_picture_s=0.05, unit_pictures=6), watch)
     assert len(killed) == KILLS
     assert not report.skipped
-    assert report.encoded == report.pictures == 120 + 60 * KILLS
+    assert report.encoded == report.pictures == 60 + 60 * KILLS
     check_whole(folder, tmp_path)
 
 
 def test_machines_that_go_during_a_run_cost_no_row(cluster: Any, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
-    count = 200 + 150 * NODES
+    count = 75 + 75 * NODES
     fill(folder, count)
     removed = 0
 
@@ -187,7 +187,7 @@ def test_a_killed_driver_is_resumed_and_encodes_only_what_was_not_committed(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "photos"
-    count = 160 + 40 * DRIVER_KILLS
+    count = 60 + 40 * DRIVER_KILLS
     fill(folder, count)
     rng = random.Random(5)
     before: set[str] = set()

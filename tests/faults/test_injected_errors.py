@@ -301,6 +301,7 @@ def test_the_check_notices_what_is_lost(
     ]
 
 
+@pytest.mark.usefixtures("shared_cache")  # of what queries need of the model
 def test_the_command_itself_survives_its_errors(fault_library: Path, tmp_path: Path) -> None:
     """With the embedded model and nothing put in anything's place."""
     folder = tmp_path / "photos"

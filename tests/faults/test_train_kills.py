@@ -5,7 +5,6 @@ Set CLIPSEARCH_TRAIN_KILLS for more than a few kills.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -19,14 +18,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 
-from tests.faults.train_process import STEPS, carry_out, write_inputs
+from tests.faults.train_process import FORKS, STEPS, carry_out, write_inputs
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 KILLS = int(os.environ.get("CLIPSEARCH_TRAIN_KILLS", "2"))
-MODULE = "tests.faults.train_process"
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([MODULE])
 
 
 def start(method: str, run: Path, kill_at: int = -1) -> BaseProcess:

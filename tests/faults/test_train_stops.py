@@ -6,7 +6,6 @@ Three stages; set CLIPSEARCH_TRAIN_KILLS to 7 for all.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -21,19 +20,18 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("open_clip")
 
 from clipsearch.training.run import Request, Watch, resume, train  # noqa: E402
 from clipsearch.training.settings import Settings  # noqa: E402
 from clipsearch.training.shortages import RunOutOfSpace  # noqa: E402
+from tests.faults.train_process import FORKS  # noqa: E402
 from tests.support.mounts import Mounts  # noqa: E402
 from tests.support.tiny_models import write_model_directory  # noqa: E402
 from tests.support.training_pairs import write_pairs  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
-FORKS = multiprocessing.get_context("forkserver")
-SLOW_TO_IMPORT = "torch._dynamo onnx matplotlib.figure matplotlib.backends.backend_agg clipsearch.training.heads"
-FORKS.set_forkserver_preload([__name__, "clipsearch.cli.train", *SLOW_TO_IMPORT.split()])
 CAPTIONS = [" ".join(words) for words in permutations(("dog", "cat", "beach", "the", "on"), 2)]
 KILLS = int(os.environ.get("CLIPSEARCH_TRAIN_KILLS", "3"))
 STAGES = {  # and how often each is reported until then

@@ -6,6 +6,7 @@ it from a server that has imported PyTorch once.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -26,6 +27,13 @@ from clipsearch.training.settings import Settings
 from clipsearch.training.towers import TowersTrainee
 from tests.support.open_clip_models import SMALL_VIT, small_encoder
 from tests.support.training_pairs import write_pairs
+
+FORKS = multiprocessing.get_context("forkserver")
+SLOW_TO_IMPORT = "torch._dynamo onnx matplotlib.figure matplotlib.backends.backend_agg clipsearch.training.heads"
+PROCESSES = [__name__, "tests.faults.test_train_stops", "clipsearch.cli.train"]
+FORKS.set_forkserver_preload([*PROCESSES, *SLOW_TO_IMPORT.split()])
+"""Of the server of both files of tests of training: torch._dynamo, which PyTorch's first optimiser imports, takes two
+seconds, and a run of the tests less than one."""
 
 PAIRS, STEPS_PER_EPOCH, EPOCHS, DIM = 96, 6, 5, 16
 STEPS = STEPS_PER_EPOCH * EPOCHS

@@ -11,26 +11,25 @@ What is decided when Python starts needs a process of its own: locales, closed s
 from __future__ import annotations
 
 import atexit
-import contextlib
 import gc
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from tests.support import breadth, decoders, faults
 from tests.support.faults import environment
+from tests.support.forking import Forker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 180.0
@@ -195,20 +194,25 @@ def _run(server: Server, arguments: Sequence[str | Path], env: Mapping[str, str]
 
 
 _REAL = (
-    "onnxruntime tokenizers clipsearch.encoder.onnx clipsearch.cli.classify clipsearch.cli.eval clipsearch.cli.models"
+    "onnxruntime tokenizers clipsearch.encoder.onnx clipsearch.cli.classify clipsearch.cli.eval clipsearch.cli.models "
+    "clipsearch.encoder.choices clipsearch.encoder.int8 clipsearch.encoder.precision clipsearch.encoder.quiet "
+    "clipsearch.encoder.rankings clipsearch.encoder.runs clipsearch.encoder.static"
 )
 _TRAINS = (
-    "torch torch._dynamo onnx clipsearch.cli.train clipsearch.training.run clipsearch.training.heads "
-    "clipsearch.training.interpolation clipsearch.training.loop clipsearch.training.methods clipsearch.training.verdict"
+    "torch torch._dynamo onnx safetensors.torch matplotlib.figure matplotlib.backends.backend_agg "
+    "clipsearch.cli.train clipsearch.training.run clipsearch.training.heads clipsearch.training.loop "
+    "clipsearch.training.interpolation clipsearch.training.distributed clipsearch.training.methods "
+    "clipsearch.training.verdict"
 )
-_DRAWS = "matplotlib.backends.backend_agg matplotlib.figure"
 _BOTH = (
-    "pandas pyarrow.compute pyarrow.parquet PIL.Image numpy.ma numpy.random tarfile "  # pyarrow uses pandas where it is
+    "pyarrow.compute pyarrow.parquet PIL.Image numpy.ma numpy.random tarfile "
     "clipsearch.cli.app clipsearch.cli.index clipsearch.cli.query clipsearch.cli.status clipsearch.cli.verify "
     "clipsearch.cli.output clipsearch.daemon.client clipsearch.indexer.api "
     "clipsearch.indexer.build clipsearch.indexer.compact clipsearch.indexer.repair clipsearch.indexer.status "
     "clipsearch.indexer.verify clipsearch.pictures.images clipsearch.pictures.tiff clipsearch.search.collection "
-    "clipsearch.search.concepts clipsearch.search.confidence clipsearch.search.filters clipsearch.store.tags"
+    "clipsearch.search.concepts clipsearch.search.confidence clipsearch.search.filters clipsearch.store.tags "
+    "clipsearch.query.heads clipsearch.query.hints clipsearch.query.rewriting clipsearch.query.spelling "
+    "clipsearch.search.live"
 )
 """What is imported before anything is forked."""
 
@@ -223,9 +227,7 @@ def _serve(requests: socket.socket, *, real: bool, trains: bool, forks: decoders
 
         fake_main.prepare()
     for name in f"{_BOTH} {_REAL if real else ''} {_TRAINS if trains else ''}".split():
-        import_module(name)
-    for name in _DRAWS.split() if trains else ():
-        with contextlib.suppress(ImportError):
+        if find_spec(name.partition(".")[0]):  # not every extra is there
             import_module(name)
 
     if trains and not breadth.ALL:  # a tenth of the general sentences, which a run encodes before it begins
@@ -236,59 +238,36 @@ def _serve(requests: socket.socket, *, real: bool, trains: bool, forks: decoders
     forks.begin()
     vars(import_module("clipsearch.pictures.pool"))["subprocess"] = decoders.as_subprocess(forks)
     gc.freeze()  # no command is to look through it, and so to copy it
-    while True:
-        word, fds, _, _ = socket.recv_fds(requests, 1, 1)
-        decoders.bury_the_dead()
-        if not word:
+    forker = Forker(requests)
+
+    def begin(_: bytes, fds: list[int]) -> None:
+        (client,) = fds
+        with open(client, "rb", closefd=False) as asked:
+            body = asked.read()
+        if not body:  # whoever asked has been killed
+            os.close(client)
             return
-        if os.fork() == 0:
-            requests.close()
-            _keep(socket.socket(fileno=fds[0]))
-        os.close(fds[0])
+        request = json.loads(body)
+        out, err = (os.memfd_create(name) for name in ("out", "err"))
+
+        def ended(status: int, timed_out: bool) -> None:
+            texts = [os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "surrogateescape") for fd in (out, err)]
+            answer = {"status": status, "out": texts[0], "err": texts[1], "timed_out": timed_out}
+            with open(client, "wb", closefd=False) as told:
+                told.write(json.dumps(answer).encode("ascii"))
+
+        forker.fork(
+            lambda: _be_the_command(request, out, err),
+            ended,
+            keeps=[client, out, err],
+            gives=[out, err],
+            timeout_s=request["timeout"],
+        )
+
+    forker.serve(begin, size_bytes=1, most_fds=1)
 
 
-def _keep(client: socket.socket) -> None:
-    """Run the command that `client` asks for, and answer."""
-    try:
-        request = json.loads(b"".join(iter(lambda: client.recv(1 << 16), b"")))
-        client.sendall(json.dumps(_answer(request, client)).encode("ascii"))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(0)
-
-
-def _answer(request: dict[str, Any], client: socket.socket) -> dict[str, Any]:
-    out, err = (os.memfd_create(name) for name in ("out", "err"))
-    pid = os.fork()
-    if pid == 0:
-        client.close()
-        _be_the_command(request, out, err)
-    deadline = time.monotonic() + request["timeout"]
-    timed_out, pause_s = False, 0.002
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            break
-        if time.monotonic() > deadline:
-            timed_out = True
-            os.kill(pid, signal.SIGKILL)
-            deadline += 60
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.1, 0.03)
-    texts = []
-    for fd in (out, err):
-        texts.append(os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "surrogateescape"))
-        os.close(fd)
-    return {
-        "status": os.waitstatus_to_exitcode(status),
-        "out": texts[0],
-        "err": texts[1],
-        "timed_out": timed_out,
-    }
-
-
-def _be_the_command(request: dict[str, Any], out: int, err: int) -> None:
+def _be_the_command(request: dict[str, Any], out: int, err: int) -> NoReturn:
     status = 70
     try:
         os.dup2(out, 1)

@@ -22,7 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO, Any, NoReturn
+
+from tests.support.forking import Forker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORKER = ["-P", "-m", "clipsearch.pictures.worker"]
@@ -170,42 +172,23 @@ def _serve(requests: socket.socket) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # no decoder is to look through it, and so to copy it
-    while True:
-        body, fds, _, _ = socket.recv_fds(requests, 2**18, _MOST_FDS)
-        bury_the_dead()
-        if not body:
-            return
-        if os.fork() == 0:
-            requests.close()
-            _keep(json.loads(body), fds)
-        for fd in fds:
-            os.close(fd)
+    forker = Forker(requests)
+
+    def begin(body: bytes, fds: list[int]) -> None:
+        answers, *given = fds
+        request = json.loads(body)
+
+        def ended(status: int, _: bool) -> None:
+            os.write(answers, b"%d\n" % status)
+
+        pid = forker.fork(lambda: _decode(request, given), ended, keeps=[answers], gives=given)
+        with contextlib.suppress(OSError):  # nobody asks any more
+            os.write(answers, b"%d\n" % pid)
+
+    forker.serve(begin, size_bytes=2**18, most_fds=_MOST_FDS)
 
 
-def bury_the_dead() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            pass
-
-
-def _keep(request: dict[str, Any], fds: list[int]) -> None:
-    """Fork a decoder, tell its number and how it ends."""
-    answers, *given = fds
-    pid = os.fork()
-    if pid == 0:
-        os.close(answers)
-        _decode(request, given)
-    for fd in given:
-        os.close(fd)
-    with contextlib.suppress(OSError):  # nobody asks any more
-        os.write(answers, b"%d\n" % pid)
-    _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(OSError):
-        os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(status))
-    os._exit(0)
-
-
-def _decode(request: dict[str, Any], given: list[int]) -> None:
+def _decode(request: dict[str, Any], given: list[int]) -> NoReturn:
     from clipsearch.pictures import worker
 
     status = 1

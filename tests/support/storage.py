@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import importlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -18,12 +18,22 @@ PIECE_BYTES = 2**14
 _OF_ONE_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
 
 
-def set_times(when: datetime) -> None:
-    """Let all objects in the bucket of moto's server, which is in this process, be written at one time."""
+def _backend() -> Any:
+    """That of moto's server, which is in this process."""
     backends: Any = importlib.import_module("moto.s3.models").s3_backends
-    account = importlib.import_module("moto.core").DEFAULT_ACCOUNT_ID
-    for key in backends[account]["aws"].buckets[BUCKET].keys.values():
+    return backends[importlib.import_module("moto.core").DEFAULT_ACCOUNT_ID]["aws"]
+
+
+def set_times(when: datetime) -> None:
+    """Let all objects in the bucket be written at one time."""
+    for key in _backend().buckets[BUCKET].keys.values():
         key.last_modified = when
+
+
+def put(objects: Mapping[str, bytes]) -> None:
+    """Put objects into the bucket without a request for each, which takes 5 ms."""
+    for key, content in objects.items():
+        _backend().put_object(BUCKET, key, content)
 
 
 class Wire:

@@ -8,12 +8,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from mcp import Client
+from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult, ImageContent, TextContent, Tool
 from PIL import Image
 
@@ -59,9 +61,15 @@ def service(collection: Path, encoder: FakeEncoder) -> Iterator[Service]:
     service.close()
 
 
+@lru_cache(maxsize=1)
+def server_of(service: Service) -> MCPServer:
+    """One for all questions of a test: to make it, and to ask it for the first time, takes 40 ms."""
+    return assistant_server(service)
+
+
 def call(service: Service, tool: str, **arguments: Any) -> CallToolResult:
     async def ask() -> CallToolResult:
-        async with Client(assistant_server(service)) as client:
+        async with Client(server_of(service)) as client:
             return await client.call_tool(tool, arguments)
 
     return anyio.run(ask)

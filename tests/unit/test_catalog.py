@@ -24,7 +24,7 @@ from clipsearch.indexer.scan import FileBlock, FoundFile
 from clipsearch.indexer.segments import write_fragment
 from clipsearch.records import Fragment, ImageRecord
 from clipsearch.store import Writer
-from clipsearch.store.arrow import to_array
+from clipsearch.store.arrow import to_array, to_numbers
 from clipsearch.store.columns import path_key
 
 rows = st.builds(
@@ -209,21 +209,54 @@ def test_arrays_of_buffers_are_those_that_arrow_makes(data: st.DataObject, name:
     assert made.equals(pa.array(chosen, kind))
 
 
+@settings(max_examples=20)
+@given(pieces=st.lists(st.lists(st.integers(-9, 9), max_size=5), max_size=3), cut=st.integers(0, 4))
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float32(), pa.float16(), pa.uint64()], ids=str)
+def test_numbers_come_out_of_arrays_as_they_are(kind: pa.DataType, pieces: list[list[int]], cut: int) -> None:
+    chunks = [pa.array(np.abs(piece).astype(kind.to_pandas_dtype()), kind)[cut:] for piece in pieces]
+    whole = pa.chunked_array(chunks, kind)
+    for array in (whole, *chunks):
+        taken = to_numbers(array)
+        assert taken.dtype == kind.to_pandas_dtype()
+        assert taken.tolist() == array.to_pylist()
+
+
+def test_what_is_no_number_does_not_come_out_as_one() -> None:
+    with pytest.raises(ValueError, match="1 numbers are missing"):
+        to_numbers(pa.array([1, None]))
+    for values in (["a"], [True], [b"a"], [[1]]):
+        with pytest.raises(ValueError, match="not numbers, but"):
+            to_numbers(pa.array(values))
+
+
 RUN = """
 import sys
 from pathlib import Path
 import clipsearch
 from clipsearch.indexer.build import IndexOptions
+from clipsearch.indexer.compact import compact
+from clipsearch.indexer.repair import repair
+from clipsearch.indexer.verify import verify
+from clipsearch.search.collection import Collection
 from tests.support.fake_encoder import FakeEncoder
-report = clipsearch.index(Path(sys.argv[1]), encoder=FakeEncoder(), options=IndexOptions(workers=1))
+photos = Path(sys.argv[1])
+report = clipsearch.index(photos, encoder=FakeEncoder(), options=IndexOptions(workers=1))
 assert report.encoded == 3
+index = photos / ".clipsearch"
+assert verify(index).ok
+with Collection(index, encoder=FakeEncoder()) as found:
+    assert found.to_arrow().num_rows == 3
+for copy in (index / "search").iterdir():
+    copy.unlink()
+assert repair(index).pictures == 3
+compact(index)
 print(*sorted(sys.modules))
 """
 
 
 @pytest.mark.slow
 def test_a_run_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
-    """pyarrow imports pandas by itself, wherever it is installed, unless arrays are made of buffers."""
+    """pyarrow imports pandas by itself, wherever it is installed, unless arrays are made of buffers and taken apart."""
     from tests.support.pictures import fill
 
     fill(tmp_path / "photos", 3)
