@@ -71,6 +71,7 @@ from clipsearch.encoder.fingerprints import visual_checksum
 from clipsearch.encoder.layout import VISUAL_MODEL, ModelDirectory
 from clipsearch.encoder.rankings import LEAST_PICTURES
 from clipsearch.encoder.sessions import ImageTower, OnnxTower
+from clipsearch.encoder.static import FORMAT as TOWERS
 from clipsearch.encoder.static import accepted, note_accepted, static_tower, tower_bytes
 from clipsearch.errors import InvalidModel
 from clipsearch.records import PixelArray
@@ -91,7 +92,7 @@ STATIC_FROM_BF16 = 0.3, 3.5
 TRIAL_S, TRIED_BYTES_PER_S = 0.7, 300_000_000  # a trial on few pictures; ViT-B-32: 351 MB
 USUAL_S, USUAL_BYTES_PER_S = 0.01, 3_000_000_000  # of processor time; measured 0.018 s for 15 MB, 0.118 for 351 MB
 MAKING_S, MADE_BYTES_PER_S = 1.0, 80_000_000  # measured: 1 s of processor time for 15 MB, 3 to 9 s for 351 MB
-STATIC_KEY, FEW_KEY = "static-", "few-"
+STATIC_KEY, FEW_KEY = f"static-{TOWERS}-", "few-"  # with the format of these towers: other ones are measured anew
 SWITCH = "CLIPSEARCH_FIXED_SCALES"
 LIMIT = "ONEDNN_MAX_CPU_ISA"  # oneDNN, which OpenVINO computes with, uses no more than it names
 
