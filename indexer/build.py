@@ -1217,7 +1217,7 @@ class _Run:
         elif used not in (None, known) and not self._told_of_precision:
             self._told_of_precision = True
             self.report.warnings.append(
-                f"this run encoded pictures in {used}, earlier runs in {known}. To encode all alike, run this with "
+                f"this run encoded pictures in {used}; others in the index are in {known}. To encode all alike, run this with "
                 f"--reindex --precision {used}"
             )
 

@@ -271,7 +271,7 @@ def test_pages_and_noise_after_pictures_in_fog_are_encoded_in_fp32(
     assert is_static(noted)
     assert max(cosines[:64]) < 1 - 1e-7  # int8
     assert min(cosines) > 0.98
-    assert all("encoded in fp32, those before" in warning for warning in warnings)
+    assert all("encoded pictures in fp32; others" in warning for warning in warnings)
     exact = OnnxEncoder(model.path, precision="fp32", threads=1).encode_images(clear)
     assert model.preprocessing is not None
     unwatched = Bulk(model, load_tower(model, Choice("openvino", noted), 1), model.preprocessing, 1).encode(clear)
