@@ -1217,8 +1217,8 @@ class _Run:
         elif used not in (None, known) and not self._told_of_precision:
             self._told_of_precision = True
             self.report.warnings.append(
-                f"this run encoded pictures in {used}; others in the index are in {known}. To encode all alike, run this with "
-                f"--reindex --precision {used}"
+                f"this run encoded pictures in {used}; others in the index are in {known}. To encode all alike, "
+                f"run this with --reindex --precision {used}"
             )
 
     def _add_copy(self, file: FoundFile, result: DecodeResult, same: Pending) -> None:

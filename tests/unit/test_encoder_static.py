@@ -401,7 +401,7 @@ def test_an_index_keeps_its_tower_and_says_so_when_it_is_lost(
     shutil.rmtree(cache_dir() / static.FOLDER)
     save(photos, given[86:], 86)
     (warning,) = run(photos, OnnxEncoder(model.path, threads=2)).warnings
-    assert f"encoded pictures in fp32, earlier runs in {name}" in warning
+    assert f"encoded pictures in fp32; others in the index are in {name}" in warning
     assert noted(photos) == name
     with clipsearch.open(photos) as opened:
         assert opened.search(photos / "005.png", 1)[0].record.path == "005.png"

@@ -92,7 +92,7 @@ def test_later_runs_follow_the_index_and_say_so_when_told_otherwise(
         assert float(opened.vector(red.row_id) @ exact.encode_images(pixels[None])[0]) > 0.999999
     Image.new("RGB", (30, 30), "blue").save(photos / "blue.png")
     (warning,) = run(photos, model, "int8").warnings
-    assert "encoded pictures in int8, earlier runs in fp32" in warning
+    assert "encoded pictures in int8; others in the index are in fp32" in warning
     assert noted(photos) == "fp32"
     assert not run(photos, model, "int8", reindex=True).warnings
     assert noted(photos) == "int8"
