@@ -18,6 +18,7 @@ what both compute, for one that is matched by mistake.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,9 @@ class _NotMatched(Exception):
 class _Graph:
     """A graph that is being rewritten: its nodes, and who makes and uses what."""
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Any, folder: Path) -> None:
         self.graph = graph
+        self._folder = folder
         self.weights = {value.name: value for value in graph.initializer}
         self.look()
 
@@ -54,7 +56,7 @@ class _Graph:
 
         if name not in self.weights:
             raise _NotMatched
-        found: npt.NDArray[Any] = numpy_helper.to_array(self.weights[name])
+        found: npt.NDArray[Any] = numpy_helper.to_array(self.weights[name], base_dir=str(self._folder))
         return found
 
     def made_by(self, name: str, kind: str) -> Any:
@@ -80,11 +82,6 @@ class _Graph:
             self.weights[name] = self.graph.initializer[-1]
         return name
 
-    def forget(self, name: str) -> None:
-        """Give the memory of weights back that were used in one place, and are there in another form."""
-        if len(self.users[name]) == 1:
-            self.weights[name].ClearField("raw_data")
-
     def replace(self, last: Any, made: list[Any]) -> None:
         """Put nodes where `last` is, which make what it made. What only it needed goes in the end."""
         nodes = list(self.graph.node)
@@ -107,9 +104,12 @@ class _Graph:
         self.graph.initializer.extend(kept)
 
 
-def make_leaner(graph: Any) -> bool:
-    """Rewrite a graph (an `onnx.GraphProto` whose constants are folded). Whether anything was matched."""
-    found = _Graph(graph)
+def make_leaner(graph: Any, folder: Path) -> bool:
+    """Rewrite a graph (an `onnx.GraphProto` whose constants are folded). Whether anything was matched.
+
+    `folder`: where its weights are, if they are not in it.
+    """
+    found = _Graph(graph, folder)
     count = 0
     for rewrite, kind in ((_patches, "Conv"), (_attention, "Softmax"), (_first_token, "Gather")):
         for number, name in enumerate([node.output[0] for node in graph.node if node.op_type == kind]):
@@ -154,7 +154,6 @@ def _patches(graph: _Graph, conv: Any, prefix: str) -> None:
         helper.make_node("Reshape", [names[1], tokens], [names[2]]),
         *_product(names[2], matrix, conv.input[2] if len(conv.input) > 2 else None, turned.output[0]),
     ]
-    graph.forget(conv.input[1])
     graph.replace(turned, made)
 
 
@@ -221,8 +220,6 @@ def _attention(graph: _Graph, softmax: Any, prefix: str) -> None:
         helper.make_node("Reshape", [f"{prefix}/heads", joined], [f"{prefix}/joined/0"]),
         *_product(f"{prefix}/joined/0", matrix, out.input[2] if len(out.input) > 2 else None, last.output[0]),
     ]
-    for name in (product.input[1], out.input[1]):
-        graph.forget(name)
     graph.replace(last, made)
 
 
