@@ -221,10 +221,10 @@ class ImageRecord:
         return {**{name: told[name] for name, field in HIT_FIELDS.items() if field.of_picture}, **place, **kept}
 
     @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> ImageRecord:
-        """The record that `to_dict` told. What an index keeps besides is as in `ImageRecord()`, where `whole` was not
-        asked for: 0, or -1 for the number of its vector. Raises: KeyError."""
-        kept = body.get("kept")
+    def from_dict(cls, body: Mapping[str, Any], *, whole: bool = False) -> ImageRecord:
+        """The record that `to_dict` told. What an index keeps besides is as in `ImageRecord()`, where `to_dict` did not
+        tell the whole: 0, or -1 for the number of its vector. `whole`: it must have. Raises: KeyError."""
+        kept = body["kept"] if whole else body.get("kept")
         known = {
             **{name: body[name] for name in _TOLD},
             **({} if kept is None else {name: kept[name] for name in KEPT}),
@@ -420,15 +420,15 @@ class Hit:
         return told if self.found_in is None else {**told, **self.found_in.to_dict()}
 
     @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Hit:
-        """The hit that `to_dict` told: the same with `exact` and `whole`, else one that tells the same. Raises:
-        KeyError."""
+    def from_dict(cls, body: Mapping[str, Any], *, whole: bool = False) -> Hit:
+        """The hit that `to_dict` told: the same with `exact` and `whole`, else one that tells the same. `whole`: it
+        must have told the whole. Raises: KeyError."""
         score = math.nan if body["score"] is None else body["score"]
-        others = tuple(cls.from_dict(other) for other in body["others"])
-        record = ImageRecord.from_dict(body)
+        others = tuple(cls.from_dict(other, whole=whole) for other in body["others"])
+        record = ImageRecord.from_dict(body, whole=whole)
         words = tuple(map(Line.from_dict, body.get("words", ())))
         found_in = FoundIn.from_dict(body)
-        clip = None if body.get("clip") is None else cls.from_dict(body["clip"])
+        clip = None if body.get("clip") is None else cls.from_dict(body["clip"], whole=whole)
         judged = body["confidence"], body["band"]
         likelihood = body.get("likelihood")
         return cls(body["rank"], score, body["path"], record, others, *judged, words, found_in, clip, likelihood)

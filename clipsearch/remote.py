@@ -357,7 +357,7 @@ class RemoteCollection:
             found = self._post("/v1/picture", {"path": place, "index": self.index})
         except (OSError, NoSuchPicture):  # OSError: the current folder is gone
             return None
-        record, index_id = self._read(lambda answer: (ImageRecord.from_dict(answer), answer["index_id"]), found)
+        record, index_id = self._read(lambda answer: (_record(answer), answer["index_id"]), found)
         if not is_unchanged(place, record.size_bytes, record.mtime_ns):
             return None
         self._remember([record.row_id], index_id)
@@ -546,7 +546,7 @@ class RemoteCollection:
         """What the index knows of a picture. Raises: NoSuchPicture, OtherIndex."""
         self._check_open()
         row_id = read_row_id(row_id)
-        return self._read(ImageRecord.from_dict, self._get(_address(row_id), self._index_of([row_id])))
+        return self._read(_record, self._get(_address(row_id), self._index_of([row_id])))
 
     def vector(self, row_id: int) -> FloatArray:
         """The vector of a picture of the index. Shape: (D,) float32, unit L2. Raises: NoSuchPicture, OtherIndex."""
@@ -755,7 +755,11 @@ def _content(path: str, file: str) -> bytes:
 
 
 def _hits(answer: dict[str, Any]) -> list[Hit]:
-    return [Hit.from_dict(found) for found in answer["hits"]]
+    return [Hit.from_dict(found, whole=True) for found in answer["hits"]]
+
+
+def _record(answer: dict[str, Any]) -> ImageRecord:
+    return ImageRecord.from_dict(answer, whole=True)
 
 
 def _state_of(answer: Mapping[str, Any]) -> tuple[str, int | None, str | None]:

@@ -99,7 +99,7 @@ def test_a_bucket_that_fails_half_way_is_resumed_by_a_cluster(
         report = run(index, executor, commit_rows=8)
         assert report.skipped_by_status["unreadable"] == 3
     else:
-        with pytest.raises(StorageError, match=r"go on|goes on|Run the same command"):
+        with pytest.raises(StorageError, match=r"[Rr]un the same command"):
             run(index, executor, commit_rows=8)
     with open_snapshot(index) as snapshot:
         before = snapshot.manifest
