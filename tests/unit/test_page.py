@@ -156,7 +156,7 @@ def test_a_picture_and_words_make_one_question(client: TestClient, encoder: Fake
     assert window(client, vector=blue, query="name:green.png", k=5)["total"] == 1
     assert client.post("/v1/gallery", json={"vector": [1.0, 2.0]}).status_code == 400
     assert client.post("/v1/gallery", json={"query": "./red.png"}).status_code == 400
-    assert client.post("/v1/gallery", json={"like": [999]}).status_code == 400
+    assert client.post("/v1/gallery", json={"like": [999]}).status_code == 404
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_thumbs_can_be_kept_as_a_concept(client: TestClient) -> None:
     assert client.post("/v1/concepts", json=blue).status_code == 200
     assert "blue.png" in [hit["name"] for hit in window(client, query='tag:"my red"')["hits"]]
     assert client.post("/v1/concepts", json={**asked, "name": "a\nb"}).status_code == 400
-    assert client.post("/v1/concepts", json={**asked, "name": "other", "like": [999]}).status_code == 400
+    assert client.post("/v1/concepts", json={**asked, "name": "other", "like": [999]}).status_code == 404
 
 
 def test_thumbs_change_the_order(client: TestClient) -> None:
