@@ -295,7 +295,7 @@ def test_an_index_deleted_and_made_anew_is_taken_up_without_a_traceback(
             answer = client.post("/v1/search", json={"query": "red", "k": 1})
             assert answer.status_code in (200, 500, 503)
             assert "hits" in answer.json() or answer.json()["message"]
-            told |= any("newest state" in line for line in answer.json().get("notices", []))
+            told |= any("newest version" in line for line in answer.json().get("notices", []))
             asked = False
         assert told or not gone_s
         assert client.get("/v1/status").json()["indexes"][0]["is_behind"] or not gone_s
@@ -305,7 +305,7 @@ def test_an_index_deleted_and_made_anew_is_taken_up_without_a_traceback(
         while (answer := client.get("/v1/status")).json()["indexes"][0]["pictures"] != 2:
             assert time.monotonic() < until, answer.json()
             time.sleep(0.05)
-        assert "newest state" not in str(client.post("/v1/search", json={"query": "red", "k": 1}).json()["notices"])
+        assert "newest version" not in str(client.post("/v1/search", json={"query": "red", "k": 1}).json()["notices"])
     assert "Traceback" not in capfd.readouterr().err + caplog.text
     assert caplog.text.count("still serving") <= 1
 
