@@ -37,9 +37,10 @@ def _leave() -> None:
     """End the process at once: Python and libraries would free their memory part by part, and so will the system.
 
     A query takes 0.37 s of processor time instead of 0.43 (10,000 rows); what is saved of an index run of 7 s is less
-    than the noise of other programs. Nor can a library's threads end a command that has done its work with an error, as
-    happened once in a test of `verify` ("terminate called without an active exception"). It is the last of what happens at exit: threads have ended, what others registered
-    was called. A stream that cannot be flushed, and a process that dies of an error, end as ever.
+    than the noise of other programs. Nor can a library's threads turn success into an error, as happened once in a test
+    of `verify` ("terminate called without an active exception"). It is the last of what happens at exit: threads have
+    ended, what others registered was called. A stream that cannot be flushed, and a process that dies of an error, end
+    as ever.
     """
     if not _statuses:
         return

@@ -90,7 +90,8 @@ clipsearch.__main__.main()
 
 
 @pytest.mark.parametrize(
-    ("command", "status", "is_freed"), [("query", 3, False), ("index", 0, False), ("status", 1, True)]
+    ("command", "status", "is_freed"),
+    [("query", 3, False), ("index", 0, False), ("verify", 1, False), ("compact", 1, True)],
 )
 def test_a_process_that_is_not_taken_apart_ends_as_it_would(
     command: str, status: int, is_freed: bool, tmp_path: Path
@@ -118,7 +119,7 @@ def test_another_program_that_calls_it_is_not_ended() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_output_that_cannot_be_written_at_the_end_is_no_success(tmp_path: Path) -> None:
     statuses = []
-    for command in ("query", "status"):
+    for command in ("query", "compact"):
         with open("/dev/full", "w") as full:
             given = [sys.executable, "-c", AT_EXIT.replace("* 300_000", "* 10"), command, "0"]
             done = subprocess.run(given, cwd=tmp_path, stdout=full, stderr=subprocess.DEVNULL, check=False)
