@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -50,7 +51,16 @@ class Forker:
                 body, fds, _, _ = socket.recv_fds(self._requests, size_bytes, most_fds)
                 if not body:
                     return
-                begin(body, list(fds))
+                pid = os.getpid()
+                try:
+                    begin(body, list(fds))
+                except Exception:  # of one that was killed while it asked, say: others will ask
+                    traceback.print_exc()
+                    if os.getpid() != pid:
+                        os._exit(70)
+                    for fd in fds:
+                        with contextlib.suppress(OSError):
+                            os.close(fd)
             for child in self._children.values():
                 if child.deadline <= time.monotonic():
                     child.timed_out, child.deadline = True, NEVER

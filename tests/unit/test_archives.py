@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 import xxhash
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -335,6 +335,7 @@ Members = dict[str, int]
 
 @pytest.mark.slow
 @settings(max_examples=2 * EXAMPLES)
+@example([{"a": 0, "b": 0, "c": 0}, {}, {"a": 0}, {"a": 6, "b": 6, "c": 6}], "x.tar", False)
 @given(
     st.lists(st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, len(CONTENTS) - 1)), min_size=2, max_size=5),
     st.sampled_from(["x.tar", "x.parquet"]),
@@ -355,6 +356,8 @@ def test_whatever_becomes_of_an_archive_the_index_says_what_is_in_it(
             write_parquet(source, table(list(contents.values())), 2)
         os.utime(source, ns=(number * 10**9 + 1, number * 10**9 + 1))
         report = run(folder, encoder, commit_rows=2, batch_pictures=2)
+        if any("cannot be read now" in warning for warning in report.warnings):
+            return  # so many at once that the index keeps what it had: see test_missing
         found = [
             (record.place.removeprefix(name), record.content_hash)
             for record in collection_records(report.index, encoder)

@@ -23,6 +23,9 @@ def requests() -> Iterator[socket.socket]:
         forker = Forker(theirs)
 
         def begin(body: bytes, fds: list[int]) -> None:
+            if body == b"cut":
+                raise ValueError(body)
+
             def sleep() -> NoReturn:
                 time.sleep(float(body))
                 os._exit(7)
@@ -65,4 +68,12 @@ def test_who_asks_hears_of_its_own_process_at_once_and_what_takes_too_long_is_ki
 def test_who_does_not_wait_for_the_answer_disturbs_nobody(requests: socket.socket) -> None:
     ask(requests, 0.05).close()
     time.sleep(0.1)
+    assert said(ask(requests, 0)) == b"7 0"
+
+
+def test_a_request_that_cannot_be_read_ends_nobody(requests: socket.socket) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        socket.send_fds(requests, [b"cut"], [theirs.fileno()])
+    assert said(ours) == b""
     assert said(ask(requests, 0)) == b"7 0"

@@ -156,7 +156,7 @@ def test_a_picture_and_words_make_one_question(client: TestClient, encoder: Fake
     assert window(client, vector=blue, query="name:green.png", k=5)["total"] == 1
     assert client.post("/v1/gallery", json={"vector": [1.0, 2.0]}).status_code == 400
     assert client.post("/v1/gallery", json={"query": "./red.png"}).status_code == 400
-    assert client.post("/v1/gallery", json={"like": [999]}).status_code == 404
+    assert client.post("/v1/gallery", json={"like": [999]}).status_code == 400
 
 
 @pytest.mark.slow
