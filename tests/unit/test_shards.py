@@ -230,17 +230,19 @@ def test_generations_in_quick_succession_leave_no_gap(
 ) -> None:
     root, prepare = indexes[0].parent, Shards.prepare
     answers: list[dict[str, Any]] = []
-    commits = iter(range(6))
+    commits = 0
 
     def commit() -> None:
-        plain(COLOURS["grey"]).resize((50 + next(commits), 60)).save(root / f"new{len(answers)}.png")
+        nonlocal commits
+        commits += 1
+        plain(COLOURS["grey"]).resize((50 + commits, 60)).save(root / f"new{commits}.png")
         clipsearch.index(root, encoder=encoder)
         for member in fleet.members["here"]:  # as each shard does once a second
             member.shard.refresh()
         answers.append(ask(client, index="here"))
 
     def meanwhile(self: Shards, *asked: Any) -> bool:
-        if len(answers) < 5:  # two generations while one is opened, and two more
+        if commits < 5:  # two generations while one is opened, and two more
             commit()
             commit()
         return prepare(self, *asked)
