@@ -132,18 +132,17 @@ def _leaner(model: ModelDirectory, folded: Path, pixels: PixelArray) -> tuple[An
     """A tower that computes the same as `folded` with less work, if one can be made, else that one; and its file."""
     import onnx
 
-    graph = onnx.load(folded, load_external_data=False)  # or all weights would be in memory twice
-    if not make_leaner(graph.graph, folded.parent):
-        return onnx.load(folded), folded
-    made = folded.with_name("leaner.onnx")
-    onnx.save(graph, made, save_as_external_data=True, location=f"{made.name}.data")
-    del graph
     assert model.preprocessing is not None
-    scaled = scale_pixels(pixels[:PICTURES_PER_PASS], model.preprocessing)
-    with contextlib.suppress(Exception):  # onnxruntime's errors share no base class but this
-        before, after = (_vectors(file, scaled) for file in (folded, made))
-        if np.abs(after - before).max() <= MOST_DIFFERENCE * np.linalg.norm(before, axis=1).min():
-            return onnx.load(made), made
+    made = folded.with_name("leaner.onnx")
+    with contextlib.suppress(Exception):  # whatever there is where another kind of model has something else
+        graph = onnx.load(folded, load_external_data=False)  # or all weights would be in memory twice
+        if make_leaner(graph.graph, folded.parent):
+            onnx.save(graph, made, save_as_external_data=True, location=f"{made.name}.data")
+            del graph
+            scaled = scale_pixels(pixels[:PICTURES_PER_PASS], model.preprocessing)
+            before, after = (_vectors(file, scaled) for file in (folded, made))
+            if np.abs(after - before).max() <= MOST_DIFFERENCE * np.linalg.norm(before, axis=1).min():
+                return onnx.load(made), made
     return onnx.load(folded), folded
 
 

@@ -99,6 +99,25 @@ def test_what_is_no_such_transformer_stays_as_it_is(tmp_path: Path) -> None:
     assert tower.graph.SerializeToString(deterministic=True) == before
 
 
+def test_a_tower_in_which_something_else_is_found_stays_as_it_is(model: ModelDirectory, folded: Path) -> None:
+    tower = onnx.load(folded)  # queries with a factor for each token, where one for all is looked for
+    (softmax, *_) = [node for node in tower.graph.node if node.op_type == "Softmax"]
+    (scores,) = [node for node in tower.graph.node if softmax.input[0] in node.output]
+    factors = onnx.numpy_helper.from_array(np.linspace(1, 2, TOKENS, dtype=np.float32)[:, None], "factors")
+    tower.graph.initializer.append(factors)
+    scaled = onnx.helper.make_node("Mul", [scores.input[0], "factors"], ["scaled"])
+    scores.input[0] = "scaled"
+    tower.graph.node.insert([node.output[0] for node in tower.graph.node].index(scores.output[0]), scaled)
+    odd = folded.with_name("odd.onnx")
+    onnx.save(tower, odd)
+    assert len(computed(odd)[0]) == 3
+    with pytest.raises(ValueError, match="scalar"):
+        make_leaner(tower.graph, folded.parent)
+    used, file = static._leaner(model, odd, noise())
+    assert file == odd
+    assert "Conv" in kinds(used.graph)
+
+
 def test_what_is_matched_by_mistake_is_not_used(model: ModelDirectory, folded: Path) -> None:
     as_it_is, leaner = static._leaner(model, folded, noise())
     assert leaner != folded
